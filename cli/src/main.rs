@@ -1,0 +1,2 @@
+//! The hubferry command line.
+fn main() {}

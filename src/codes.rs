@@ -1,0 +1,212 @@
+//! Every stable code: of errors that end a run, and of rows that were rejected.
+//!
+//! Each has a page `docs/errors/<CODE>.md`; a test holds the two lists against each other. Codes that HubSpot
+//! has a name for keep HubSpot's name.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// A stable code: upper case, never renamed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Code {
+    name: &'static str,
+    hint: &'static str,
+}
+
+impl Code {
+    /// The code itself, for example `KEY_BLANK`.
+    pub const fn as_str(self) -> &'static str {
+        self.name
+    }
+
+    /// What a person can do about it, in a sentence.
+    pub const fn hint(self) -> &'static str {
+        self.hint
+    }
+
+    /// The code of this name, if it is one of ours.
+    pub fn named(name: &str) -> Option<Self> {
+        ALL.iter().copied().find(|code| code.name == name)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name)
+    }
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident: $hint:expr;)*) => {
+        $($(#[$doc])* pub const $name: Code = Code { name: stringify!($name), hint: $hint };)*
+
+        /// All of them, in the order in which they are defined.
+        pub const ALL: &[Code] = &[$($name),*];
+    };
+}
+
+codes! {
+    // Configuration and credentials
+    /// No configuration was named or it could not be read.
+    CONFIG_MISSING: "Set HUBFERRY_CONFIG to the path of hubferry.yaml, or to s3://bucket/key, and let the function read it.";
+    /// The configuration has mistakes; all of them are listed.
+    CONFIG_INVALID: "Correct the listed places of hubferry.yaml; its schema is in schema/.";
+    /// Secrets Manager has no such secret, or the function may not read it.
+    SECRET_MISSING: "Create the secret under the name that hubferry.yaml gives, in the same account and region, and allow the function to read it.";
+    /// The secret's value is not what is expected.
+    SECRET_INVALID: "Store JSON: {\"access_token\":\"…\"}, or {\"client_id\":\"…\",\"client_secret\":\"…\",\"refresh_token\":\"…\"}.";
+    /// HubSpot refused the credential.
+    TOKEN_REFUSED: "Put a valid token into the secret; the next run reads it, nothing has to be deployed.";
+    /// The credential lacks scopes.
+    SCOPES_MISSING: "Grant the named scopes to the app in HubSpot, then run again.";
+    // What woke us
+    /// The event was not understood.
+    EVENT_UNKNOWN: "Send one of the events in events/; the message says what was not understood.";
+    /// The event names a job, import, capture, sync or run that does not exist.
+    NAME_UNKNOWN: "Use a name from hubferry.yaml; `hubferry status` lists them.";
+    /// The job is not part of this version.
+    JOB_UNAVAILABLE: "Use a version of hubferry that has this job.";
+    // The source
+    /// The object is not there any more.
+    SOURCE_GONE: "Upload the file again; it was deleted before it could be read.";
+    /// The object was overwritten while it was read.
+    SOURCE_CHANGED: "Nothing to do: the newer object has an event of its own.";
+    /// The object may not be read.
+    SOURCE_FORBIDDEN: "Allow the function s3:GetObject on the bucket, and kms:Decrypt where the object is encrypted with a key of yours.";
+    /// The file is not text with columns.
+    SOURCE_NOT_TABULAR: "Upload CSV, tab-separated or JSON-lines text; gzip and zstd are fine, archives and spreadsheets are not.";
+    /// The compressed data are damaged.
+    SOURCE_DAMAGED: "Compress the file again and upload it again.";
+    /// The header cannot be used.
+    HEADER_INVALID: "Give every mapped column a name of its own in the first line.";
+    /// The file has too many columns.
+    TOO_MANY_COLUMNS: "Leave out columns that are not needed, or split the file.";
+    // The mapping against the account
+    /// The mapping does not fit the account or the file; all problems are listed.
+    MAPPING_INVALID: "Correct the listed columns in hubferry.yaml or in the file; nothing was written.";
+    /// The column of the key is not in the file.
+    KEY_COLUMN_MISSING: "Add the column that holds the key, or name another key in hubferry.yaml.";
+    /// The key is not a property that HubSpot can identify records by.
+    KEY_NOT_UNIQUE: "Use a property with unique values as the key, or set create_properties: true to let hubferry add one of its own.";
+    /// Two columns are mapped to one property.
+    DUPLICATE_PROPERTY: "Map each property from one column.";
+    /// Two configured imports match the object equally well.
+    MATCH_AMBIGUOUS: "Make one of the two match patterns more specific.";
+    // The run
+    /// HubSpot could not be reached, or kept failing.
+    HUBSPOT_UNAVAILABLE: "Nothing is lost: the run continues where it stopped. Look at HubSpot's status page if this goes on.";
+    /// HubSpot refused a call in a way that no row explains.
+    HUBSPOT_REFUSED: "Look at the message; it is HubSpot's own.";
+    /// HubSpot answered something that cannot be read.
+    HUBSPOT_ANSWER_UNREADABLE: "Nothing is lost: the batch was sent again. Report it if this goes on.";
+    /// HubSpot limits the account's calls.
+    HUBSPOT_THROTTLED: "Nothing to do: the run slows down and goes on.";
+    /// The account's daily calls are spent.
+    DAILY_LIMIT: "Nothing to do: the run continues after the account's midnight. Raise the limit in HubSpot if this happens often.";
+    /// Too many rows were rejected: this is probably the wrong file.
+    ABORT_IF_REJECTED: "Look at the rejects. Raise abort_if_rejected if the file is right.";
+    /// Another invocation holds the run.
+    RUN_BUSY: "Nothing to do: the other invocation goes on with it.";
+    /// Several invocations in a row made no progress.
+    NO_PROGRESS: "Look at the last error; raise the function's time-out or memory if single batches do not fit.";
+    /// Another invocation took the run over.
+    FENCED: "Nothing to do: the other invocation goes on with the run.";
+    /// The accounting does not add up.
+    ACCOUNTING: "Report it, with the run's report; the counts in it cannot be trusted.";
+    /// Rows were left without a verdict by HubSpot.
+    ROWS_DEFERRED: "Drop the rejects file back: it holds the rows that are not known to be written.";
+    /// Stored state cannot be read.
+    STATE_CORRUPT: "Report it; the message names the item.";
+    /// DynamoDB failed.
+    STATE_UNAVAILABLE: "Nothing is lost: the run continues where it stopped. Check the table's name, region and permissions.";
+    /// S3 failed.
+    OBJECTS_UNAVAILABLE: "Nothing is lost: the run continues where it stopped. Check the bucket's permissions.";
+    /// A bucket refused a write or a read.
+    OBJECTS_FORBIDDEN: "Allow the function this action on the bucket.";
+    /// SQS or Secrets Manager failed.
+    AWS_UNAVAILABLE: "Nothing is lost: the run continues where it stopped.";
+
+    // Rows: reading
+    /// The row has more or fewer cells than the header.
+    RAGGED_ROW: "Give the row as many cells as the header; a cell that holds the delimiter needs quotes.";
+    /// A quote is opened and never closed.
+    UNTERMINATED_QUOTE: "Close the quote, or double a quote that belongs to the text.";
+    /// A closed quote is followed by text.
+    BAD_QUOTE: "Double a quote that belongs to the text: \"5\"\" nail\".";
+    /// The row is larger than HubSpot takes.
+    ROW_TOO_LARGE: "Shorten the row; HubSpot takes at most 65,536 characters a property and about 1 MB a call.";
+    /// The cell holds bytes that are no text in the file's encoding.
+    INVALID_ENCODING: "Save the file as UTF-8, or set the import's encoding.";
+    /// The cell holds a NUL or another control character that text does not have.
+    CONTROL_CHARACTER: "Remove the control characters from the cell.";
+    /// The line is not a JSON object.
+    INVALID_JSON: "Write one JSON object a line.";
+    // Rows: values
+    /// The key's cell is blank.
+    KEY_BLANK: "Fill in the key: without it the record cannot be identified.";
+    /// No record has this key (mode update or archive).
+    KEY_NOT_FOUND: "Create the record first, or use mode: upsert.";
+    /// A record with this key exists already (mode create).
+    KEY_EXISTS: "Leave the row out, or use mode: upsert.";
+    /// Several records have this key.
+    KEY_AMBIGUOUS: "Merge the records in HubSpot, or use a key that is unique.";
+    /// Not one of the property's options.
+    INVALID_OPTION: "Use one of the property's options, by label or internal value.";
+    /// Not an e-mail address.
+    INVALID_EMAIL: "Correct the address.";
+    /// Not a date in the expected format.
+    INVALID_DATE: "Write the date as YYYY-MM-DD, or state the column's format: { property: …, date: \"%d/%m/%Y\" }.";
+    /// Not a number.
+    INVALID_LONG: "Write a plain number.";
+    /// Not a whole number.
+    INVALID_INTEGER: "Write a whole number.";
+    /// Not a yes or a no.
+    INVALID_BOOLEAN: "Write true or false (or yes, no, 1, 0).";
+    /// No active owner has this e-mail address, name or id.
+    INVALID_OWNER: "Use the e-mail address of an active HubSpot user.";
+    /// No stage of the pipeline has this name.
+    INVALID_STAGE: "Use a stage of the record's pipeline, by label or id.";
+    /// No pipeline has this name.
+    INVALID_PIPELINE: "Use a pipeline of this object, by label or id.";
+    /// Longer than HubSpot's 65,536 characters.
+    VALUE_TOO_LONG: "Shorten the value to 65,536 characters.";
+    /// A value HubSpot trims or refuses for white space around it.
+    LEADING_TRAILING_WHITESPACE: "Remove the white space around the value.";
+    /// A letter rule of the account was broken.
+    INVALID_ALPHA: "Follow the property's validation rule in HubSpot.";
+    /// The property does not exist.
+    PROPERTY_DOESNT_EXIST: "Create the property in HubSpot, or map the column to one that exists.";
+    /// The property cannot be written.
+    READ_ONLY_VALUE: "Leave the column out: HubSpot computes the property.";
+    /// The account requires a property that is missing.
+    MISSING_REQUIRED_PROPERTY: "Fill in the property that the account requires.";
+    /// The account requires a property that is missing here.
+    MISSING_CONDITIONAL_REQUIRED_PROPERTY: "Fill in the property that the account requires for such records.";
+    /// Another record holds this unique value.
+    CONFLICTING_UNIQUE_VALUE: "Another record has this unique value: correct the row, or merge the records in HubSpot.";
+    /// The record conflicts with another one.
+    CONFLICT: "Another record holds this value: correct the row, or merge the records in HubSpot.";
+    /// HubSpot has no such object.
+    OBJECT_NOT_FOUND: "Check the id; the record may have been deleted.";
+    /// HubSpot refused the value.
+    VALIDATION_ERROR: "Correct the value; the reason is HubSpot's own.";
+    /// The address was deleted for privacy and may not come back.
+    GDPR_BLACKLISTED_EMAIL: "The person asked to be forgotten: leave the row out.";
+    /// HubSpot gave no verdict on the row, however often it was asked.
+    NO_VERDICT: "The row may or may not be written: drop it back to send it again.";
+    /// The association could not be made; the records themselves were written.
+    ASSOCIATION_FAILED: "Check the association's label and that both records exist; the records were written.";
+}

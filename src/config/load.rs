@@ -1,0 +1,1 @@
+//! Reading the file: every problem at once.

@@ -1,0 +1,48 @@
+//! hubferry moves CRM records between S3, HubSpot and Salesforce from one Lambda function.
+//!
+//! Three jobs (import, capture, sync) are short programs over one small library. Decisions are pure
+//! functions; whatever touches the world passes one of a few narrow doors, so that the same code runs on AWS,
+//! on a laptop against the simulators over loopback, and inside a seeded simulation:
+//!
+//! | door | trait | what is behind it |
+//! |---|---|---|
+//! | CRM over HTTP | [`http::HttpService`] | reqwest; a simulator in process |
+//! | time and chance | [`clock::Clock`], [`clock::Rng`] | the system; paused tokio time and a seed |
+//! | files | [`objects::Objects`] | S3; a folder; memory |
+//! | state | [`state::Table`] | DynamoDB; a local file; memory |
+//!
+//! Two smaller ones, [`secrets::Secrets`] and [`queue::Queue`], complete the set; [`app`] is the only
+//! module that names the concrete types behind them.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`event`] | what woke us, and which job that means |
+//! | [`config`] | `hubferry.yaml` as typed values, checked once |
+//! | [`csv`] | bytes in, rows out: encoding, compression, dialect, records; no I/O |
+//! | [`mapping`] | rows in, HubSpot inputs out: columns to properties, cells to values; no I/O |
+//! | [`hubspot`] | HubSpot's API: calls, batches, verdicts, property definitions |
+//! | [`import`] | the import job: the flow from an object in S3 to records in HubSpot |
+//! | [`state`] | runs, leases, positions, contexts on top of the table |
+//! | [`report`] | what a run says when it ends |
+//! | [`error`], [`codes`] | what can go wrong, who acts on it, and the page that explains it |
+
+pub mod app;
+pub mod clock;
+pub mod codes;
+pub mod config;
+pub mod csv;
+pub mod error;
+pub mod event;
+pub mod http;
+pub mod hubspot;
+pub mod import;
+pub mod logging;
+pub mod mapping;
+pub mod objects;
+pub mod queue;
+pub mod record;
+pub mod report;
+pub mod secrets;
+pub mod state;
+
+pub use error::{Error, ErrorKind, Result};

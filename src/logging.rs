@@ -1,0 +1,1 @@
+//! Log lines: one JSON object each, for CloudWatch.
