@@ -105,7 +105,7 @@ pub struct Reject {
     /// The physical line on which the record starts; the header is line 1.
     pub line: u64,
     /// The original cells, in their order, decoded to UTF-8.
-    pub cells: Vec<String>,
+    pub cells: crate::csv::Cells,
     /// Why.
     pub reason: Reason,
 }

@@ -1,1 +1,3 @@
-//! (to come)
+//! HubSpot's API: calls, batches, verdicts, property definitions.
+
+pub mod model;
