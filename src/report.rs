@@ -1,1 +1,275 @@
-//! (to come)
+//! What a run says when it ends: the same object is the Lambda's answer, the file under `reports/`, and (in short) the
+//! last-run context.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// How an invocation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// To the end of the source, every row accounted for.
+    Done,
+    /// Progress is saved; the run goes on in another invocation.
+    Yielded,
+    /// Ended by an error; what was done is counted.
+    Failed,
+    /// The mapping or the file cannot be used; nothing was written.
+    Invalid,
+    /// This version of the object was imported before; nothing was written.
+    Duplicate,
+    /// A newer version of the object was imported before, or came meanwhile.
+    Superseded,
+    /// Too many rejects (or too much to archive): stopped early.
+    Aborted,
+    /// Another invocation holds the run; nothing was written by this one.
+    Busy,
+}
+
+impl Outcome {
+    /// Whether the run is over: no other invocation goes on with it.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Yielded | Self::Busy)
+    }
+
+    /// The word in reports and state.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Yielded => "yielded",
+            Self::Failed => "failed",
+            Self::Invalid => "invalid",
+            Self::Duplicate => "duplicate",
+            Self::Superseded => "superseded",
+            Self::Aborted => "aborted",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// What became of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowOutcome {
+    /// A record was made.
+    Created,
+    /// A record was changed (or found as it should be, where HubSpot does not tell the two apart).
+    Updated,
+    /// Not sent, because nothing has changed.
+    Unchanged,
+    /// Sent as part of another row with the same key.
+    Merged,
+    /// In the rejects file.
+    Rejected,
+    /// No verdict from HubSpot; in the rejects file.
+    Deferred,
+}
+
+/// Rows by what became of them: `read` is the sum of the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Rows of the source, the header not counted.
+    pub read: u64,
+    /// See [`RowOutcome::Created`].
+    pub created: u64,
+    /// See [`RowOutcome::Updated`].
+    pub updated: u64,
+    /// See [`RowOutcome::Unchanged`].
+    pub unchanged: u64,
+    /// See [`RowOutcome::Merged`].
+    pub merged: u64,
+    /// See [`RowOutcome::Rejected`].
+    pub rejected: u64,
+    /// See [`RowOutcome::Deferred`].
+    pub deferred: u64,
+}
+
+impl Counts {
+    /// Counts one row that has been read and has this outcome.
+    pub fn add(&mut self, outcome: RowOutcome) {
+        self.read += 1;
+        *match outcome {
+            RowOutcome::Created => &mut self.created,
+            RowOutcome::Updated => &mut self.updated,
+            RowOutcome::Unchanged => &mut self.unchanged,
+            RowOutcome::Merged => &mut self.merged,
+            RowOutcome::Rejected => &mut self.rejected,
+            RowOutcome::Deferred => &mut self.deferred,
+        } += 1;
+    }
+
+    /// The first promise: every row is accounted for.
+    pub fn add_up(&self) -> bool {
+        self.read == self.created + self.updated + self.unchanged + self.merged + self.rejected + self.deferred
+    }
+}
+
+/// Calls to HubSpot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Calls {
+    /// Attempts of every kind, searches included.
+    pub total: u64,
+    /// Attempts that repeat an earlier one.
+    pub retried: u64,
+    /// Attempts that were answered 429.
+    pub throttled: u64,
+    /// Searches.
+    pub search: u64,
+}
+
+impl std::ops::AddAssign for Calls {
+    fn add_assign(&mut self, other: Self) {
+        self.total += other.total;
+        self.retried += other.retried;
+        self.throttled += other.throttled;
+        self.search += other.search;
+    }
+}
+
+impl std::ops::Sub for Calls {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            total: self.total.saturating_sub(other.total),
+            retried: self.retried.saturating_sub(other.retried),
+            throttled: self.throttled.saturating_sub(other.throttled),
+            search: self.search.saturating_sub(other.search),
+        }
+    }
+}
+
+/// What was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// `s3://bucket/key`.
+    pub uri: String,
+    /// On a bucket that keeps versions.
+    pub version_id: Option<String>,
+    /// Entity tag, without quotes.
+    pub etag: String,
+    /// Bytes as stored.
+    pub bytes: u64,
+    /// How the file is written, as detected or set; null until it was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<serde_json::Value>,
+    /// `none`, `gzip` or `zstd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<String>,
+}
+
+/// How far a run has come: everything before is durable, its effects and its rejects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FilePosition {
+    /// Offset of the next record, in the decompressed file.
+    pub byte: u64,
+    /// Physical lines before it.
+    pub line: u64,
+}
+
+/// What the run cost, for the bill.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cost {
+    /// Calls to HubSpot, of the daily limit.
+    pub hubspot_calls: u64,
+    /// Memory configured × time, over all invocations; 0 off Lambda.
+    pub lambda_gb_seconds: f64,
+    /// Writes to the table.
+    pub dynamodb_writes: u64,
+    /// Requests to S3.
+    pub s3_requests: u64,
+}
+
+/// Why a run did not end well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportError {
+    /// The stable code, explained in `docs/errors/<CODE>.md`.
+    pub code: String,
+    /// What was being done, to what, and why it failed.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl From<&Error> for ReportError {
+    fn from(error: &Error) -> Self {
+        Self {
+            code: error.code().as_str().to_owned(),
+            message: error.message().to_owned(),
+            hint: error.hint().to_owned(),
+        }
+    }
+}
+
+/// The report of one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The run; null where no run was made.
+    pub run_id: Option<String>,
+    /// `import`, `capture`, `sync`.
+    pub job: String,
+    /// The import's, capture's or sync's name.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The HubSpot account's name.
+    pub account: String,
+    /// What was read.
+    pub source: Source,
+    /// File rows by what became of them.
+    pub rows: Counts,
+    /// Records per object type, where a row holds several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub records: BTreeMap<String, Counts>,
+    /// How many rejects there are of each code.
+    pub rejected_by_code: BTreeMap<String, u64>,
+    /// Where the rejects are; null where there are none.
+    pub rejects: Option<String>,
+    /// Columns of the file that are not delivered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored_columns: Vec<String>,
+    /// Calls to HubSpot.
+    pub calls: Calls,
+    /// Share of the account's burst limit that was used while there was something to send; null where nothing was sent.
+    pub limit_use_percent: Option<f64>,
+    /// How far the run has come.
+    pub position: FilePosition,
+    /// How many invocations worked on the run.
+    pub invocations: u64,
+    /// When the run was started.
+    pub started_at: Timestamp,
+    /// When this report was made.
+    pub finished_at: Timestamp,
+    /// From start to finish.
+    pub duration_ms: u64,
+    /// What it cost.
+    pub cost: Cost,
+    /// What went wrong; null where nothing did.
+    pub error: Option<ReportError>,
+    /// What a reader should know besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_add_up_by_construction() {
+        let mut counts = Counts::default();
+        for outcome in [RowOutcome::Created, RowOutcome::Merged, RowOutcome::Deferred, RowOutcome::Rejected] {
+            counts.add(outcome);
+        }
+        assert!(counts.add_up());
+        assert_eq!((counts.read, counts.merged), (4, 1));
+        counts.read += 1;
+        assert!(!counts.add_up());
+    }
+}

@@ -1,1 +1,446 @@
-//! (to come)
+//! The import job: from an object in S3 to records in HubSpot.
+//!
+//! ```text
+//! event ─► which import? ─► head ─► admit (one run per object version) ─► lease ─► read · map · batch · upsert · settle
+//!       ─► checkpoint ─► … ─► rejects joined ─► report ─► context and run, or: yielded, and continued in another invocation
+//! ```
+
+pub mod batcher;
+mod flow;
+mod job;
+pub mod ledger;
+pub mod log;
+pub mod progress;
+mod source;
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use self::{
+    job::{Baseline, End, Job},
+    log::Log,
+    progress::Progress,
+};
+use crate::{
+    app::{Answer, App},
+    clock::{Deadline, run_id},
+    codes,
+    config::Import,
+    csv::reject::header_line,
+    error::{Error, ErrorKind, Result},
+    event::{SourceObject, normalised_sequencer},
+    objects::{Location, ObjectVersion},
+    report::{Cost, Counts, FilePosition, Outcome, Report, ReportError, Source},
+    state::runs::{Admission, Lease, Leased, Run, RunSource, STALLS_MAX, version_of},
+};
+
+/// How soon a continuation is delivered: at once.
+const CONTINUE_AT_ONCE: u16 = 0;
+
+/// How long a run whose calls failed waits before it is tried again.
+const CONTINUE_AFTER_FAILURE_SECONDS: u16 = 60;
+
+/// Imports the object of an event.
+pub async fn on_object(app: &App, source: &SourceObject, deadline: Deadline, owner: &str) -> Result<Answer> {
+    let Some(import) = app.config().import_for(&source.key)? else {
+        let message = format!("no import matches s3://{}/{}", source.bucket, source.key);
+        tracing::info!(bucket = source.bucket, key = source.key, "{message}");
+        return Ok(Answer::Nothing(message));
+    };
+    let import = Rc::new(import.clone());
+    let location = Location::new(&source.bucket, &source.key);
+
+    // Known already? Then nothing else matters, not even whether the object is still there.
+    if let Some(etag_or_version) = known_version(source)
+        && let Some(run) = app.runs().of_version(&source.bucket, &source.key, &etag_or_version).await?
+        && run.outcome.is_some()
+        && !runs_again(&run, &import)
+    {
+        return Ok(Answer::Report(Box::new(duplicate(run))));
+    }
+
+    let object = match app.env().objects.head(&location, source.version_id.as_deref()).await {
+        Ok(object) => object,
+        Err(error) if error.kind() == ErrorKind::NotFound => return gone(app, &import, source, error).await,
+        Err(error) => return Err(error.context(format!("reading {location}"))),
+    };
+    if let Some(etag) = source.etag.as_deref().map(unquoted)
+        && source.version_id.is_none()
+        && object.version_id.is_none()
+        && etag != object.etag
+    {
+        // Overwritten since: the newer object has an event of its own.
+        return Ok(Answer::Report(Box::new(superseded(app, &import, source, &object))));
+    }
+    let run_source = RunSource {
+        bucket: source.bucket.clone(),
+        key: source.key.clone(),
+        version_id: object.version_id.clone(),
+        etag: object.etag.clone(),
+        size: object.size,
+        sequencer: source.sequencer.as_deref().map(normalised_sequencer),
+    };
+    let new_id = run_id(app.env().clock.now(), &app.env().rng);
+    let admission = app
+        .runs()
+        .admit("import", &import.name, &run_source, &settings_of(&import), &new_id, |run| runs_again(run, &import))
+        .await?;
+    match admission {
+        Admission::Duplicate(run) => Ok(Answer::Report(Box::new(duplicate(*run)))),
+        Admission::Superseded => Ok(Answer::Report(Box::new(superseded(app, &import, source, &object)))),
+        Admission::Run(run) => work(app, import, &run.run_id, deadline, owner).await,
+    }
+}
+
+/// Goes on with a run that was cut off.
+pub async fn resume(app: &App, run: &Run, deadline: Deadline, owner: &str) -> Result<Answer> {
+    let Some(import) = app.config().imports.iter().find(|import| import.name == run.name) else {
+        return Err(Error::invalid(
+            codes::NAME_UNKNOWN,
+            format!("run {} belongs to the import `{}`, which hubferry.yaml does not have any more", run.run_id, run.name),
+        ));
+    };
+    work(app, Rc::new(import.clone()), &run.run_id, deadline, owner).await
+}
+
+/// The version that an event names, without asking S3.
+fn known_version(source: &SourceObject) -> Option<String> {
+    let etag = source.etag.as_deref().map(unquoted);
+    match (&source.version_id, etag) {
+        (Some(version), etag) => Some(version_of(Some(version), etag.unwrap_or_default())),
+        (None, Some(etag)) => Some(version_of(None, etag)),
+        (None, None) => None,
+    }
+}
+
+fn unquoted(etag: &str) -> &str {
+    etag.trim_matches('"')
+}
+
+/// The import's settings, as text that changes when they do.
+fn settings_of(import: &Import) -> String {
+    let text = serde_json::to_string(import).unwrap_or_default();
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+}
+
+/// Whether an event for a version whose run is over starts another one: only where the first came to nothing and things may
+/// have changed since.
+fn runs_again(run: &Run, import: &Import) -> bool {
+    match run.outcome {
+        Some(Outcome::Failed | Outcome::Invalid) => true,
+        Some(Outcome::Aborted) => run.settings != settings_of(import),
+        _ => false,
+    }
+}
+
+fn duplicate(run: Run) -> Report {
+    let mut report = run.report.unwrap_or_else(|| {
+        blank_report(&run.name, "", Some(run.run_id.clone()), source_of(&run.source), run.started_at, run.started_at)
+    });
+    report.outcome = Outcome::Duplicate;
+    report
+}
+
+fn source_of(source: &RunSource) -> Source {
+    Source {
+        uri: Location::new(&source.bucket, &source.key).to_string(),
+        version_id: source.version_id.clone(),
+        etag: source.etag.clone(),
+        bytes: source.size,
+        ..Source::default()
+    }
+}
+
+fn superseded(app: &App, import: &Import, source: &SourceObject, object: &ObjectVersion) -> Report {
+    let now = app.env().clock.now();
+    let source = Source {
+        uri: object.location.to_string(),
+        version_id: source.version_id.clone(),
+        etag: source.etag.as_deref().map_or_else(|| object.etag.clone(), |etag| unquoted(etag).to_owned()),
+        bytes: source.size.unwrap_or(object.size),
+        ..Source::default()
+    };
+    let mut report = blank_report(&import.name, &import.hubspot, None, source, now, now);
+    report.outcome = Outcome::Superseded;
+    report.notes.push("a newer version of this object was imported before, or has an event of its own; nothing was written".to_owned());
+    report
+}
+
+/// The object was deleted before it could be read.
+async fn gone(app: &App, import: &Import, source: &SourceObject, error: Error) -> Result<Answer> {
+    let now = app.env().clock.now();
+    let id = run_id(now, &app.env().rng);
+    let reported = Source {
+        uri: Location::new(&source.bucket, &source.key).to_string(),
+        version_id: source.version_id.clone(),
+        etag: source.etag.as_deref().map(unquoted).unwrap_or_default().to_owned(),
+        bytes: source.size.unwrap_or_default(),
+        ..Source::default()
+    };
+    let mut report = blank_report(&import.name, &import.hubspot, Some(id.clone()), reported, now, now);
+    report.outcome = Outcome::Failed;
+    report.error = Some(ReportError::from(&error));
+    store_report(app, &source.bucket, &report).await?;
+    app.runs().remember(&report).await?;
+    log_summary(&report);
+    Ok(Answer::Report(Box::new(report)))
+}
+
+fn blank_report(
+    name: &str,
+    account: &str,
+    run_id: Option<String>,
+    source: Source,
+    started_at: jiff::Timestamp,
+    now: jiff::Timestamp,
+) -> Report {
+    Report {
+        run_id,
+        job: "import".to_owned(),
+        name: name.to_owned(),
+        outcome: Outcome::Failed,
+        account: account.to_owned(),
+        source,
+        rows: Counts::default(),
+        records: Default::default(),
+        rejected_by_code: Default::default(),
+        rejects: None,
+        ignored_columns: Vec::new(),
+        calls: Default::default(),
+        limit_use_percent: None,
+        position: FilePosition::default(),
+        invocations: 0,
+        started_at,
+        finished_at: now,
+        duration_ms: u64::try_from(now.duration_since(started_at).as_millis()).unwrap_or_default(),
+        cost: Cost::default(),
+        error: None,
+        notes: Vec::new(),
+    }
+}
+
+/// Takes the run's lease and works on it as far as this invocation goes.
+async fn work(app: &App, import: Rc<Import>, id: &str, deadline: Deadline, owner: &str) -> Result<Answer> {
+    let began = app.env().clock.elapsed();
+    let (lease, run) = match app.runs().lease(id, owner, deadline).await? {
+        Leased::Yes(lease, run) => (lease, run),
+        Leased::Over(run) => {
+            app.runs().close(id).await?;
+            return Ok(Answer::Report(Box::new(duplicate(*run))));
+        }
+        Leased::Busy(run) => {
+            let mut report = duplicate(*run);
+            report.outcome = Outcome::Busy;
+            report.account.clone_from(&import.hubspot);
+            return Ok(Answer::Report(Box::new(report)));
+        }
+    };
+    let result = on_lease(app, &import, &lease, &run, deadline, began).await;
+    match result {
+        Ok(report) => Ok(Answer::Report(Box::new(report))),
+        Err(error) if error.kind() == ErrorKind::Fenced => {
+            tracing::warn!(run_id = id, "another invocation has taken the run over; this one stops");
+            let mut report = duplicate(*run);
+            report.outcome = Outcome::Busy;
+            Ok(Answer::Report(Box::new(report)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn on_lease(
+    app: &App,
+    import: &Rc<Import>,
+    lease: &Lease,
+    run: &Run,
+    deadline: Deadline,
+    began: std::time::Duration,
+) -> Result<Report> {
+    let env = app.env().clone();
+    let mut progress: Progress = if run.progress.is_empty() {
+        Progress::default()
+    } else {
+        crate::state::runs::decode(&run.progress, &format!("run#{}", run.run_id))?
+    };
+    let location = Location::new(&run.source.bucket, &run.source.key);
+    let object = ObjectVersion {
+        location: location.clone(),
+        version_id: run.source.version_id.clone(),
+        etag: run.source.etag.clone(),
+        size: run.source.size,
+    };
+    let state_folder =
+        Location::new(&run.source.bucket, format!("state/import/{}/{}/", import.name, run.run_id));
+    let rejects = Log::open(env.objects.clone(), state_folder, "rejects", lease.fence, progress.rejects.clone()).await?;
+    let earlier = (progress.calls, progress.table_writes, progress.object_requests);
+    let account = app.account(&import.hubspot)?;
+    let baseline = Baseline {
+        calls: account.limiter().calls(),
+        table_writes: env.table.writes(),
+        object_requests: env.objects.requests(),
+        earlier,
+    };
+    let end = if run.stalls > STALLS_MAX {
+        End::Failed(Error::new(
+            ErrorKind::Corrupt,
+            codes::NO_PROGRESS,
+            format!("{STALLS_MAX} invocations in a row got no further than byte {}", progress.position.byte),
+        ))
+    } else {
+        End::Complete
+    };
+    let mut job = Job {
+        env: env.clone(),
+        runs: app.runs().clone(),
+        account,
+        import: import.clone(),
+        lease: lease.clone(),
+        object,
+        deadline,
+        progress: std::mem::take(&mut progress),
+        rejects,
+        ignored_columns: Vec::new(),
+        baseline,
+    };
+    let end = match end {
+        End::Complete => job.work().await?,
+        stalled => stalled,
+    };
+    job.count_costs();
+    let spent = env.clock.elapsed().saturating_sub(began).as_secs_f64();
+    job.progress.gb_seconds += spent * f64::from(env.memory_mb.unwrap_or(0)) / 1024.0;
+    conclude(app, job, run, end).await
+}
+
+/// Turns the end of an invocation's work into a report, and into what happens next.
+async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report> {
+    let env = app.env();
+    let now = env.clock.now();
+    let (outcome, error) = match end {
+        End::Complete if !job.progress.rows.add_up() => {
+            let error = Error::new(ErrorKind::Corrupt, codes::ACCOUNTING, "read rows and accounted-for rows differ");
+            (Outcome::Failed, Some(error))
+        }
+        End::Complete if job.progress.rows.deferred > 0 => {
+            let message = format!("HubSpot gave no verdict on {} rows", job.progress.rows.deferred);
+            (Outcome::Failed, Some(Error::new(ErrorKind::Unknown, codes::ROWS_DEFERRED, message)))
+        }
+        End::Complete => (Outcome::Done, None),
+        End::Deadline => (Outcome::Yielded, None),
+        End::Aborted => {
+            let rows = job.progress.rows;
+            let message = format!("{} of {} rows were rejected", rows.rejected, rows.read);
+            (Outcome::Aborted, Some(Error::invalid(codes::ABORT_IF_REJECTED, message)))
+        }
+        End::Invalid(error) => (Outcome::Invalid, Some(error)),
+        End::Failed(error) => match error.kind() {
+            ErrorKind::Conflict => (Outcome::Superseded, Some(error)),
+            // The next invocation may find it mended; a run that never gets on fails after a few (`stalls`).
+            ErrorKind::Throttled { .. } | ErrorKind::DailyLimit | ErrorKind::Unavailable { .. } | ErrorKind::Unknown => {
+                (Outcome::Yielded, Some(error))
+            }
+            _ => (Outcome::Failed, Some(error)),
+        },
+    };
+    let source_bucket = run.source.bucket.clone();
+    let rejects_at = Location::new(&source_bucket, format!("rejects/{}/{}.csv", job.import.name, run.run_id));
+    let any_rejects = !job.rejects.is_empty();
+    if outcome.is_final() && any_rejects {
+        let header = job.progress.file.as_ref().map(|file| header_line(&job::header_of(&file.columns).0)).unwrap_or_default();
+        job.rejects.join(&rejects_at, &header, "text/csv; charset=utf-8").await?;
+    }
+    job.count_costs();
+    let progress = &job.progress;
+    let mut source = source_of(&run.source);
+    if let Some(file) = &progress.file {
+        source.dialect = serde_json::to_value(&file.dialect).ok();
+        source.compression = serde_json::to_value(file.compression).ok().and_then(|name| name.as_str().map(str::to_owned));
+    }
+    let mut report = blank_report(&job.import.name, &job.import.hubspot, Some(run.run_id.clone()), source, run.started_at, now);
+    report.outcome = outcome;
+    report.rows = progress.rows;
+    report.records.clone_from(&progress.records);
+    report.rejected_by_code.clone_from(&progress.rejected_by_code);
+    report.rejects = (outcome.is_final() && any_rejects).then(|| rejects_at.to_string());
+    report.ignored_columns.clone_from(&job.ignored_columns);
+    report.calls = progress.calls;
+    report.limit_use_percent = progress.limit_use_percent();
+    report.position = progress.position;
+    report.invocations = u64::try_from(job.lease.invocations).unwrap_or_default();
+    #[expect(clippy::cast_possible_truncation, reason = "a rounded small number")]
+    let gb_seconds = (progress.gb_seconds * 1_000.0).round() / 1_000.0;
+    report.cost = Cost {
+        hubspot_calls: progress.calls.total,
+        lambda_gb_seconds: gb_seconds,
+        dynamodb_writes: progress.table_writes,
+        s3_requests: progress.object_requests,
+    };
+    report.error = error.as_ref().map(ReportError::from);
+    if outcome == Outcome::Done && report.rows.read == 0 {
+        report.notes.push("the file holds no rows: there was nothing to do".to_owned());
+    }
+
+    store_report(app, &source_bucket, &report).await?;
+    if outcome.is_final() {
+        app.runs().finish(&job.lease, &report).await?;
+        // Nothing points to the chunks any more; should this fail, a lifecycle rule removes them.
+        if let Err(error) = job.rejects.remove().await {
+            tracing::warn!(run_id = run.run_id, error = %error, "the rejects' working files could not be removed");
+        }
+    } else {
+        hand_over(app, &job.lease, error.as_ref()).await?;
+    }
+    log_summary(&report);
+    Ok(report)
+}
+
+/// Gives the run to the next invocation: the lease back, and a message to ourselves.
+async fn hand_over(app: &App, lease: &Lease, error: Option<&Error>) -> Result<()> {
+    app.runs().release(lease).await?;
+    let Some(queue) = &app.env().queue else { return Ok(()) };
+    let delay = match error.map(Error::kind) {
+        None => CONTINUE_AT_ONCE,
+        // The account's midnight may be hours away: the sweep finds the run.
+        Some(ErrorKind::DailyLimit) => return Ok(()),
+        Some(_) => CONTINUE_AFTER_FAILURE_SECONDS,
+    };
+    let body = serde_json::json!({ "job": "resume", "run_id": lease.run_id }).to_string();
+    if let Err(error) = queue.send(&body, delay).await {
+        tracing::warn!(run_id = lease.run_id, error = %error, "the continuation could not be sent; the sweep will find the run");
+    }
+    Ok(())
+}
+
+async fn store_report(app: &App, bucket: &str, report: &Report) -> Result<()> {
+    let id = report.run_id.as_deref().unwrap_or("none");
+    let location = Location::new(bucket, format!("reports/{}/{}/{id}.json", report.job, report.name));
+    let body = serde_json::to_vec_pretty(report)
+        .map_err(|error| Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, "the report cannot be written as JSON").with_source(error))?;
+    app.env().objects.put(&location, Bytes::from(body), "application/json").await
+}
+
+/// One line that says how the run ended: the same numbers as the report.
+fn log_summary(report: &Report) {
+    let rows = &report.rows;
+    let error_code = report.error.as_ref().map(|error| error.code.as_str());
+    let run_id = report.run_id.as_deref();
+    let outcome = report.outcome.as_str();
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                run_id, job = report.job, name = report.name, outcome, error_code,
+                rows_read = rows.read, rows_created = rows.created, rows_updated = rows.updated, rows_unchanged = rows.unchanged,
+                rows_merged = rows.merged, rows_rejected = rows.rejected, rows_deferred = rows.deferred,
+                calls = report.calls.total, calls_throttled = report.calls.throttled, duration_ms = report.duration_ms,
+                invocations = report.invocations,
+                "run {outcome}"
+            )
+        };
+    }
+    match report.outcome {
+        Outcome::Failed | Outcome::Invalid | Outcome::Aborted => line!(error),
+        Outcome::Yielded if error_code.is_some() => line!(warn),
+        _ => line!(info),
+    }
+}

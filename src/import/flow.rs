@@ -1,0 +1,506 @@
+//! The import's loop: read rows, map them, send batches, settle verdicts, save progress.
+//!
+//! One future does all of it: batches in flight, the next range of the file and a checkpoint being saved are polled side by
+//! side, nothing is spawned, and dropping the future at any await leaves only what a killed process leaves. Order of effects:
+//! records written → rejects durable → position saved.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, select_biased, stream::FuturesUnordered};
+use jiff::Timestamp;
+
+use super::{
+    batcher::{BATCH_INPUTS_MAX, Pending},
+    job::{End, Job, Loaded},
+    ledger::{Ledger, Settled},
+    log::LogState,
+    progress::{Progress, Update},
+    source::{Source, Step},
+};
+use crate::{
+    clock::Deadline,
+    codes,
+    config::Amount,
+    csv::{
+        records::{Record, Start},
+        reject::reject_line,
+    },
+    error::{Error, ErrorKind, Result},
+    hubspot::batch::Verdict,
+    http::rate_limit::{Bucket, Permit},
+    record::{Input, Reason, Reject},
+    report::{FilePosition, RowOutcome},
+    state::runs::RENEW_AFTER,
+};
+
+/// Most calls in flight. At 19 calls a second this covers 3.3 s per call; HubSpot's usual latency needs a tenth of it.
+const IN_FLIGHT_MAX: usize = 64;
+
+/// How many batches may have landed without a saved checkpoint, beyond those in flight, before no more are sent: what is
+/// sent again after a kill stays within a few batches of what was in flight, even behind a slow one.
+const UNSAVED_BATCHES_MAX: usize = 8;
+
+/// Rows that are held at once, waiting ones included: bounds memory when one key blocks many rows.
+const ROWS_HELD_MAX: usize = 20_000;
+
+/// Bytes of cells that are held at once.
+const BYTES_HELD_MAX: usize = 12 * 1024 * 1024;
+
+/// Rows that are parsed and mapped between two looks at the network.
+const ROWS_PER_TURN: usize = 500;
+
+/// From this row on a share of rejects is judged.
+const ABORT_JUDGED_FROM: u64 = 1_000;
+
+/// How often the deadline and the lease are looked at when nothing else happens.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What is kept free before the deadline, so that calls in flight can land and progress can be saved: a fifth of the
+/// invocation's time, within these bounds. A call that has not landed by half of it is given up; its rows are sent again.
+const MARGIN_MIN: Duration = Duration::from_secs(1);
+const MARGIN_MAX: Duration = Duration::from_secs(20);
+
+struct Landed {
+    lane: usize,
+    batch: Vec<Pending>,
+    verdicts: Result<Vec<Verdict>>,
+}
+
+struct Saved {
+    position: FilePosition,
+    rejects: LogState,
+    first_row: u64,
+}
+
+enum Event {
+    Landed(Landed),
+    Saved(Result<Saved>),
+    Fetched(Result<()>),
+    Permitted(Result<Permit>),
+    Tick,
+}
+
+/// Works until the run is complete or has to stop. What is accounted for is saved when this returns, unless the lease is lost.
+pub(super) async fn run(job: &mut Job, source: &mut Source, loaded: &mut Loaded) -> Result<End> {
+    let now = job.env.clock.now();
+    let margin = (job.deadline.remaining(now) / 5).clamp(MARGIN_MIN, MARGIN_MAX);
+    let mut flow = Flow {
+        saved_position: job.progress.position,
+        last_save: job.env.clock.elapsed(),
+        job,
+        loaded,
+        ledger: Ledger::default(),
+        in_flight: FuturesUnordered::new(),
+        unsaved: Vec::new(),
+        saving: None,
+        permit: None,
+        margin,
+        end: None,
+        first_permit: None,
+        last_permit: Duration::ZERO,
+        permits: 0,
+    };
+    let end = flow.run(source).await?;
+    flow.count_limit_use();
+    flow.finish_saving().await?;
+    Ok(end)
+}
+
+struct Flow<'a> {
+    job: &'a mut Job,
+    loaded: &'a mut Loaded,
+    ledger: Ledger,
+    in_flight: FuturesUnordered<LocalBoxFuture<'static, Landed>>,
+    /// The last row of each batch that was sent and that no saved checkpoint covers.
+    unsaved: Vec<u64>,
+    saving: Option<LocalBoxFuture<'static, Result<Saved>>>,
+    /// The next call's turn under the account's limit.
+    permit: Option<LocalBoxFuture<'static, Result<Permit>>>,
+    saved_position: FilePosition,
+    last_save: Duration,
+    margin: Duration,
+    /// Set when nothing more is to be read or sent.
+    end: Option<End>,
+    first_permit: Option<Duration>,
+    last_permit: Duration,
+    permits: u64,
+}
+
+impl Flow<'_> {
+    async fn run(&mut self, source: &mut Source) -> Result<End> {
+        let clock = self.job.env.clock.clone();
+        loop {
+            while let Some(settled) = self.ledger.pop() {
+                self.account_for(settled);
+            }
+            if self.end.is_none() && self.too_many_rejects() {
+                self.end = Some(End::Aborted);
+            }
+            if self.end.is_none() && !self.job.deadline.allows(clock.now(), self.margin) {
+                self.end = Some(End::Deadline);
+            }
+            let reading = self.read(source);
+            if self.in_flight.is_empty() && self.saving.is_none() {
+                if self.end.is_none() && self.is_complete() {
+                    self.end = Some(End::Complete);
+                }
+                if let Some(end) = self.end.take() {
+                    return Ok(end);
+                }
+            }
+            self.ask_for_permit();
+            self.start_saving();
+            let event = if reading == Reading::More && self.permit.is_none() {
+                // More to parse than one turn: only look at what has happened meanwhile.
+                tokio::task::yield_now().await;
+                match self.next_event(source, false).now_or_never() {
+                    Some(event) => event,
+                    None => continue,
+                }
+            } else {
+                self.next_event(source, reading == Reading::Starved).await
+            };
+            self.handle(event, source)?;
+        }
+    }
+
+    async fn next_event(&mut self, source: &mut Source, starved: bool) -> Event {
+        let clock = self.job.env.clock.clone();
+        let mut tick = clock.sleep(TICK).fuse();
+        let in_flight = &mut self.in_flight;
+        let mut landed = std::pin::pin!(
+            async move {
+                match in_flight.next().await {
+                    Some(landed) => landed,
+                    None => std::future::pending().await,
+                }
+            }
+            .fuse()
+        );
+        let mut saved = std::pin::pin!(or_never(&mut self.saving).fuse());
+        let mut permitted = std::pin::pin!(or_never(&mut self.permit).fuse());
+        let mut fetched = std::pin::pin!(
+            async move { if starved { source.fetched().await } else { std::future::pending().await } }.fuse()
+        );
+        select_biased! {
+            landed = landed => Event::Landed(landed),
+            saved = saved => Event::Saved(saved),
+            permit = permitted => Event::Permitted(permit),
+            fetched = fetched => Event::Fetched(fetched),
+            () = tick => Event::Tick,
+        }
+    }
+
+    fn handle(&mut self, event: Event, source: &Source) -> Result<()> {
+        match event {
+            Event::Landed(landed) => self.settle(landed),
+            Event::Saved(saved) => {
+                self.saving = None;
+                match saved {
+                    Ok(saved) => {
+                        self.saved_position = saved.position;
+                        self.job.rejects.saved(saved.rejects.clone());
+                        self.job.progress.rejects = saved.rejects;
+                        self.unsaved.retain(|row| *row >= saved.first_row);
+                        self.tell(source);
+                    }
+                    Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
+                    Err(error) => self.stop(End::Failed(error)),
+                }
+            }
+            Event::Permitted(permit) => {
+                self.permit = None;
+                match permit {
+                    Ok(permit) => self.send(permit),
+                    Err(error) => self.stop(End::Failed(error)),
+                }
+            }
+            Event::Fetched(Ok(())) | Event::Tick => {}
+            Event::Fetched(Err(error)) => self.stop(End::Failed(error)),
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, end: End) {
+        self.end.get_or_insert(end);
+    }
+
+    fn is_complete(&self) -> bool {
+        self.loaded.exhausted() && self.ledger.is_empty() && self.loaded.lanes.iter().all(|lane| lane.batcher.is_empty())
+    }
+
+    /// Reads as far ahead as two batches, so that a batch is full when its turn comes.
+    fn read(&mut self, source: &mut Source) -> Reading {
+        if self.end.is_some() {
+            return Reading::Enough;
+        }
+        let mut bytes = Vec::new();
+        for _ in 0..ROWS_PER_TURN {
+            if self.is_full() || !self.loaded.lanes.iter().any(|lane| lane.batcher.ready() < 2 * BATCH_INPUTS_MAX) {
+                return Reading::Enough;
+            }
+            if let Some((record, after)) = self.loaded.next() {
+                self.take(record, after);
+                continue;
+            }
+            if self.loaded.ended {
+                return Reading::Enough;
+            }
+            bytes.clear();
+            match source.step(&mut bytes) {
+                Ok(Step::Bytes) => self.loaded.reader.feed(&bytes),
+                Ok(Step::Wait) => return Reading::Starved,
+                Ok(Step::End) => {
+                    self.loaded.reader.finish();
+                    self.loaded.ended = true;
+                }
+                Err(error) => {
+                    self.stop(End::Failed(error.context(&self.job.object.location)));
+                    return Reading::Enough;
+                }
+            }
+        }
+        Reading::More
+    }
+
+    fn is_full(&self) -> bool {
+        self.ledger.len() >= ROWS_HELD_MAX || self.ledger.bytes() >= BYTES_HELD_MAX
+    }
+
+    /// Enters a row into the ledger and hands its records to the batchers.
+    fn take(&mut self, record: Record, after: Start) {
+        let end = FilePosition { byte: after.byte, line: after.line - 1 };
+        let reject = |ledger: &mut Ledger, cells, reason| {
+            let row = ledger.open(record.line, end, cells, 1);
+            ledger.settle(row, RowOutcome::Rejected, Some(reason));
+        };
+        let cells = match &self.loaded.reject_columns {
+            Some(columns) => columns.strip(&record.cells),
+            None => record.cells,
+        };
+        if let Some(reason) = record.fault {
+            return reject(&mut self.ledger, cells, reason);
+        }
+        let mut inputs: Vec<Option<Input>> = Vec::with_capacity(self.loaded.lanes.len());
+        for (index, lane) in self.loaded.lanes.iter().enumerate() {
+            match lane.mapping.apply(&cells) {
+                Ok(input) => inputs.push(Some(input)),
+                // A row need not hold all of its records, but it must hold the first.
+                Err(_) if index > 0 && lane.mapping.is_blank(&cells) => inputs.push(None),
+                Err(reason) => return reject(&mut self.ledger, cells, reason),
+            }
+        }
+        let row = self.ledger.open(record.line, end, cells, inputs.iter().flatten().count());
+        for (lane, input) in self.loaded.lanes.iter_mut().zip(inputs) {
+            if let Some(input) = input {
+                lane.batcher.add(row, input);
+            }
+        }
+    }
+
+    /// The lane whose turn it is to send: a full batch, or what there is when nothing more can come before something lands.
+    fn sendable(&self) -> Option<usize> {
+        if self.end.is_some()
+            || self.in_flight.len() >= IN_FLIGHT_MAX
+            || self.unsaved.len() >= self.in_flight.len() + UNSAVED_BATCHES_MAX
+        {
+            return None;
+        }
+        let rest = self.loaded.exhausted() || self.is_full();
+        let lanes = &self.loaded.lanes;
+        (0..lanes.len()).max_by_key(|index| lanes[*index].batcher.ready()).filter(|index| {
+            let ready = lanes[*index].batcher.ready();
+            ready >= BATCH_INPUTS_MAX || (rest && ready > 0)
+        })
+    }
+
+    fn ask_for_permit(&mut self) {
+        if self.permit.is_none() && self.sendable().is_some() {
+            let account = self.job.account.clone();
+            let deadline = self.calls_until();
+            self.permit = Some(Box::pin(async move { account.limiter().acquire(Bucket::Burst, deadline).await }));
+        }
+    }
+
+    /// Calls must have landed while there is still time to save what they did.
+    fn calls_until(&self) -> Deadline {
+        Deadline { at: self.job.deadline.at.checked_sub(self.margin / 2).unwrap_or(Timestamp::MIN) }
+    }
+
+    /// Sends the next batch; what goes into it is decided only now that it is its turn.
+    fn send(&mut self, permit: Permit) {
+        let Some(index) = self.sendable() else { return };
+        let deadline = self.calls_until();
+        let account = self.job.account.clone();
+        let elapsed = self.job.env.clock.elapsed();
+        self.first_permit.get_or_insert(elapsed);
+        self.last_permit = elapsed;
+        self.permits += 1;
+        let lane = &mut self.loaded.lanes[index];
+        let batch = lane.batcher.take();
+        let last_row = batch.iter().flat_map(|pending| &pending.rows).map(|(row, _)| row.number()).max().unwrap_or(0);
+        self.unsaved.push(last_row);
+        let (object, key) = (lane.object.clone(), lane.key.clone());
+        self.in_flight.push(Box::pin(async move {
+            let inputs: Vec<Input> = batch.iter().map(|pending| pending.input.clone()).collect();
+            let verdicts = account.upsert(&object, &key, &inputs, permit, deadline).await;
+            Landed { lane: index, batch, verdicts }
+        }));
+    }
+
+    fn settle(&mut self, landed: Landed) {
+        let Landed { lane: index, batch, verdicts } = landed;
+        let lane = &mut self.loaded.lanes[index];
+        let verdicts = match verdicts {
+            Ok(verdicts) => verdicts,
+            // The rows stay open: they are not covered by the checkpoint and will be sent again.
+            Err(error) => return self.stop(End::Failed(error)),
+        };
+        if verdicts.len() != batch.len() {
+            return self.stop(End::Failed(Error::new(
+                ErrorKind::Corrupt,
+                codes::ACCOUNTING,
+                format!("{} inputs got {} verdicts", batch.len(), verdicts.len()),
+            )));
+        }
+        let object = lane.object.as_str();
+        let counts = (self.job.import.records.len() > 1).then(|| self.job.progress.records.entry(object.to_owned()).or_default());
+        let mut record_outcomes = Vec::new();
+        for (pending, verdict) in batch.into_iter().zip(verdicts) {
+            match verdict {
+                Verdict::Written { created, .. } => {
+                    let first = if created { RowOutcome::Created } else { RowOutcome::Updated };
+                    lane.batcher.landed(&pending);
+                    for (number, (row, _)) in pending.rows.iter().enumerate() {
+                        let outcome = if number == 0 { first } else { RowOutcome::Merged };
+                        record_outcomes.push(outcome);
+                        self.ledger.settle(*row, outcome, None);
+                    }
+                }
+                Verdict::Refused(reason) => {
+                    if let Some(row) = lane.batcher.refused(pending) {
+                        record_outcomes.push(RowOutcome::Rejected);
+                        self.ledger.settle(row, RowOutcome::Rejected, Some(reason));
+                    }
+                }
+                Verdict::Unknown => {
+                    lane.batcher.landed(&pending);
+                    for (row, _) in &pending.rows {
+                        let reason = Reason::new(codes::NO_VERDICT, "HubSpot gave no verdict on the row, however often it was asked");
+                        record_outcomes.push(RowOutcome::Deferred);
+                        self.ledger.settle(*row, RowOutcome::Deferred, Some(reason));
+                    }
+                }
+            }
+        }
+        if let Some(counts) = counts {
+            for outcome in record_outcomes {
+                counts.add(outcome);
+            }
+        }
+    }
+
+    /// Moves a row from the ledger into what the next checkpoint claims.
+    fn account_for(&mut self, settled: Settled) {
+        let progress = &mut self.job.progress;
+        progress.position = settled.end;
+        progress.rows.add(settled.outcome);
+        if let Some(reason) = settled.reason {
+            if settled.outcome == RowOutcome::Rejected {
+                *progress.rejected_by_code.entry(reason.code.to_string()).or_default() += 1;
+            }
+            let reject = Reject { line: settled.line, cells: settled.cells, reason };
+            self.job.rejects.append(&reject_line(&reject, &self.loaded.header));
+        }
+    }
+
+    fn too_many_rejects(&self) -> bool {
+        let rows = &self.job.progress.rows;
+        match self.job.import.abort_if_rejected {
+            Amount::Share(_) => {
+                rows.read >= ABORT_JUDGED_FROM && rows.rejected > self.job.import.abort_if_rejected.of(rows.read)
+            }
+            Amount::Count(count) => rows.rejected > count,
+        }
+    }
+
+    fn start_saving(&mut self) {
+        if self.saving.is_some() {
+            return;
+        }
+        let now = self.job.env.clock.elapsed();
+        let due = now.saturating_sub(self.last_save) >= RENEW_AFTER;
+        // A file that nothing was sent of has nothing to lose: its rejects are found again.
+        let moved = self.job.progress.position > self.saved_position && self.permits > 0;
+        if moved || due || self.job.rejects.has_full_chunk() {
+            self.last_save = now;
+            self.saving = Some(self.save());
+        }
+    }
+
+    fn save(&mut self) -> LocalBoxFuture<'static, Result<Saved>> {
+        self.job.count_costs();
+        let (runs, lease, deadline, objects) =
+            (self.job.runs.clone(), self.job.lease.clone(), self.job.deadline, self.job.env.objects.clone());
+        let rejects = self.job.rejects.unsaved();
+        let progress = Progress { rejects: rejects.state.clone(), ..self.job.progress.clone() };
+        let moved = progress.position > self.saved_position;
+        let first_row = self.ledger.first();
+        Box::pin(async move {
+            rejects.write(&*objects).await?;
+            runs.checkpoint(&lease, deadline, &progress.position, &progress, moved).await?;
+            Ok(Saved { position: progress.position, rejects: rejects.state, first_row })
+        })
+    }
+
+    /// Saves what is accounted for and not saved yet.
+    async fn finish_saving(&mut self) -> Result<()> {
+        if self.job.progress.position > self.saved_position || self.job.rejects.dirty() {
+            let saved = self.save().await?;
+            self.job.rejects.saved(saved.rejects.clone());
+            self.job.progress.rejects = saved.rejects;
+        }
+        Ok(())
+    }
+
+    /// How much of what the limit allowed was used, between the first call and the last.
+    fn count_limit_use(&mut self) {
+        let Some(first) = self.first_permit else { return };
+        let rate = self.job.account.limiter().ceiling_per_second();
+        #[expect(clippy::cast_precision_loss, reason = "a count of calls")]
+        if self.permits > 1 {
+            self.job.progress.calls_possible += (self.last_permit - first).as_secs_f64() * rate;
+            self.job.progress.calls_made += (self.permits - 1) as f64;
+        }
+    }
+
+    fn tell(&self, source: &Source) {
+        self.job.env.tell(&Update {
+            run_id: self.job.lease.run_id.clone(),
+            rows: self.job.progress.rows,
+            bytes_read: source.fetched_bytes(),
+            bytes_total: self.job.object.size,
+            calls: self.job.progress.calls,
+            in_flight: self.in_flight.len(),
+        });
+    }
+}
+
+/// Whether there is more to read right now.
+#[derive(PartialEq, Eq)]
+enum Reading {
+    /// The turn is over, rows are not.
+    More,
+    /// Enough is read ahead, or all.
+    Enough,
+    /// Bytes have to be fetched first.
+    Starved,
+}
+
+/// The future's value, or never where there is none.
+async fn or_never<T>(future: &mut Option<LocalBoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

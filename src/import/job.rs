@@ -1,0 +1,353 @@
+//! One invocation's work on an import: the start of the file is looked at, the mapping is checked against the account, and then
+//! [`super::flow`] does the rest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    rc::Rc,
+};
+
+use super::{
+    batcher::Batcher,
+    flow,
+    log::Log,
+    progress::{File, Progress},
+    source::{Source, Step},
+};
+use crate::{
+    app::Env,
+    clock::Deadline,
+    codes,
+    config::{Compression, Import},
+    csv::{
+        Cells,
+        dialect::{self, Hints},
+        records::{Record, RecordReader, Start, header_names},
+        reject::RejectColumns,
+    },
+    error::{Error, ErrorKind, Result},
+    hubspot::account::Account,
+    mapping::{self, Detected, Mapping, MappingSpec, Problem},
+    objects::ObjectVersion,
+    record::{ObjectType, PropertyName},
+    report::{Calls, FilePosition},
+    state::runs::{Lease, Runs},
+};
+
+/// Rows that are looked at to find out the formats of dates and numbers.
+const SAMPLE_ROWS: usize = 2_000;
+
+/// Bytes that are looked at for it, and to find out how the file is written.
+const SAMPLE_BYTES: usize = 512 * 1024;
+
+/// How an invocation's work on a run ended.
+pub(super) enum End {
+    /// Every row is accounted for.
+    Complete,
+    /// The deadline is near.
+    Deadline,
+    /// Too many rejects.
+    Aborted,
+    /// A run-level error; what settled before it is saved.
+    Failed(Error),
+    /// The mapping or the file cannot be used; nothing was written.
+    Invalid(Error),
+}
+
+/// One of the records that a row holds.
+pub(super) struct Lane {
+    pub(super) object: ObjectType,
+    pub(super) key: PropertyName,
+    pub(super) mapping: Mapping,
+    pub(super) batcher: Batcher,
+}
+
+/// A file whose mapping is known to fit.
+pub(super) struct Loaded {
+    pub(super) reader: RecordReader,
+    /// Rows that were read to look at them, with the position after each.
+    pub(super) read_ahead: VecDeque<(Record, Start)>,
+    pub(super) lanes: Vec<Lane>,
+    /// The file's own columns.
+    pub(super) header: Vec<String>,
+    /// The columns of a rejects file that was dropped back.
+    pub(super) reject_columns: Option<RejectColumns>,
+    /// The reader has been fed everything.
+    pub(super) ended: bool,
+    /// The reader has nothing left.
+    pub(super) drained: bool,
+}
+
+/// An import at work.
+pub(super) struct Job {
+    pub(super) env: Rc<Env>,
+    pub(super) runs: Rc<Runs>,
+    pub(super) account: Rc<Account>,
+    pub(super) import: Rc<Import>,
+    pub(super) lease: Lease,
+    pub(super) object: ObjectVersion,
+    pub(super) deadline: Deadline,
+    /// What is accounted for; what of it is saved lags behind by a checkpoint.
+    pub(super) progress: Progress,
+    pub(super) rejects: Log,
+    pub(super) ignored_columns: Vec<String>,
+    /// Calls and writes of this invocation that `progress` does not count yet are measured from these.
+    pub(super) baseline: Baseline,
+}
+
+/// The doors' counters when the invocation began.
+#[derive(Clone, Copy)]
+pub(super) struct Baseline {
+    pub(super) calls: Calls,
+    pub(super) table_writes: u64,
+    pub(super) object_requests: u64,
+    pub(super) earlier: (Calls, u64, u64),
+}
+
+impl Job {
+    /// Works on the run until it ends or has to stop. Progress is saved when this returns, unless the lease was lost.
+    pub(super) async fn work(&mut self) -> Result<End> {
+        let mut source =
+            Source::new(self.env.objects.clone(), self.object.clone(), self.file_compression(), self.progress.position.byte);
+        let mut loaded = match self.load(&mut source).await {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => return Ok(End::Complete),
+            Err(error) if error.kind() == ErrorKind::Invalid => return Ok(End::Invalid(error.context(&self.object.location))),
+            Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
+            Err(error) => return Ok(End::Failed(error.context(&self.object.location))),
+        };
+        flow::run(self, &mut source, &mut loaded).await
+    }
+
+    fn file_compression(&self) -> Option<Compression> {
+        self.progress.file.as_ref().map(|file| file.compression)
+    }
+
+    /// Reads the start of the file (or nothing of it, where the run continues) and checks the mapping against the account.
+    /// `None` if there is nothing in the file.
+    async fn load(&mut self, source: &mut Source) -> Result<Option<Loaded>> {
+        if let Some(file) = self.progress.file.clone() {
+            let start = Start { byte: self.progress.position.byte, line: self.progress.position.line + 1 };
+            let mut reader = RecordReader::new(&file.dialect, start);
+            reader.expect_columns(file.columns.len());
+            let (header, reject_columns) = header_of(&file.columns);
+            let lanes = self.lanes(&header, &file.detected).await?;
+            return Ok(Some(Loaded { reader, read_ahead: VecDeque::new(), lanes, header, reject_columns, ended: false, drained: false }));
+        }
+        let mut sample = Vec::new();
+        let mut whole = false;
+        while sample.len() < SAMPLE_BYTES && !whole {
+            match source.step(&mut sample)? {
+                Step::Bytes => {}
+                Step::Wait => source.fetched().await?,
+                Step::End => whole = true,
+            }
+        }
+        if whole && sample.iter().all(u8::is_ascii_whitespace) {
+            return Ok(None);
+        }
+        let known = self.known_names().await?;
+        let hints = Hints { is_known: &|name| known.contains(&normal(name)) };
+        let dialect = dialect::detect(&sample, whole, &self.import.csv, &hints)?;
+        let mut reader = RecordReader::new(&dialect, Start::default());
+        reader.feed(&sample);
+        drop(sample);
+        if whole {
+            reader.finish();
+        }
+        let first = loop {
+            if let Some(record) = reader.next() {
+                break record;
+            }
+            if whole {
+                return Ok(None);
+            }
+            whole = Self::feed(source, &mut reader).await?;
+        };
+        if let Some(fault) = &first.fault {
+            return Err(Error::invalid(
+                codes::HEADER_INVALID,
+                format!("line {}: the header cannot be read: {}", first.line, fault.reason),
+            ));
+        }
+        let columns: Vec<String> = if dialect.header {
+            header_names(&first.cells)
+        } else {
+            (1..=first.cells.len()).map(|number| number.to_string()).collect()
+        };
+        let (header, reject_columns) = header_of(&columns);
+        reader.expect_columns(columns.len());
+        let mut read_ahead = VecDeque::new();
+        let after = reader.position();
+        if dialect.header {
+            self.progress.position = FilePosition { byte: after.byte, line: after.line - 1 };
+        } else {
+            read_ahead.push_back((first, after));
+        }
+        while read_ahead.len() < SAMPLE_ROWS {
+            let Some(record) = reader.next() else { break };
+            let after = reader.position();
+            read_ahead.push_back((record, after));
+        }
+        let rows: Vec<Cells> = read_ahead
+            .iter()
+            .filter(|(record, _)| record.fault.is_none())
+            .map(|(record, _)| match &reject_columns {
+                Some(columns) => columns.strip(&record.cells),
+                None => record.cells.clone(),
+            })
+            .collect();
+        let detected = mapping::detect(&header, &rows);
+        let lanes = self.lanes(&header, &detected).await?;
+        self.progress.file = Some(File { compression: source.compression(), dialect, columns, detected });
+        Ok(Some(Loaded { reader, read_ahead, lanes, header, reject_columns, ended: whole, drained: false }))
+    }
+
+    /// Feeds the reader; whether the file has ended.
+    async fn feed(source: &mut Source, reader: &mut RecordReader) -> Result<bool> {
+        let mut bytes = Vec::new();
+        match source.step(&mut bytes)? {
+            Step::Bytes => reader.feed(&bytes),
+            Step::Wait => source.fetched().await?,
+            Step::End => {
+                reader.finish();
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Names that a header would hold, normalised: tells a header from a first row of data.
+    async fn known_names(&self) -> Result<BTreeSet<String>> {
+        let mut known = BTreeSet::new();
+        for spec in record_specs(&self.import)? {
+            if let Some(columns) = spec.columns {
+                for (column, rule) in columns {
+                    known.insert(normal(column));
+                    known.insert(normal(&rule.details().property));
+                }
+            }
+            for property in self.account.schema(&spec.object, self.deadline).await?.properties.values() {
+                known.insert(normal(&property.name));
+                known.insert(normal(&property.label));
+            }
+        }
+        Ok(known)
+    }
+
+    /// The mapping of each of a row's records, checked against the account. All problems of all of them at once.
+    async fn lanes(&mut self, header: &[String], detected: &Detected) -> Result<Vec<Lane>> {
+        let time_zone = self.account.details(self.deadline).await?.time_zone.clone();
+        let mut lanes = Vec::new();
+        let mut problems: Vec<Problem> = Vec::new();
+        let mut ignored: Option<Vec<String>> = None;
+        for record in record_specs(&self.import)? {
+            let spec = MappingSpec {
+                object: &record.object,
+                key: record.key.as_deref(),
+                columns: record.columns,
+                blank: self.import.blank,
+                mode: self.import.mode,
+                time_zone: &time_zone,
+            };
+            let schema = self.account.schema(&record.object, self.deadline).await?;
+            let needs = Mapping::needs(&spec, header, &schema);
+            let schema = self.account.schema_with(schema, needs, self.deadline).await?;
+            match Mapping::compile(&spec, header, &schema, detected.clone()) {
+                Ok(mapping) => {
+                    let unused: Vec<String> = mapping.ignored_columns().iter().map(|ignored| ignored.column.clone()).collect();
+                    ignored = Some(match ignored {
+                        None => unused,
+                        Some(others) => others.into_iter().filter(|column| unused.contains(column)).collect(),
+                    });
+                    let key: PropertyName = record.key.as_deref().unwrap_or_default().into();
+                    lanes.push(Lane { object: record.object, key, mapping, batcher: Batcher::default() });
+                }
+                Err(more) => problems.extend(more),
+            }
+        }
+        self.ignored_columns = ignored.unwrap_or_default();
+        if problems.is_empty() { Ok(lanes) } else { Err(mapping_error(&problems)) }
+    }
+}
+
+/// The file's own columns, and what has to be taken away where it is a rejects file that was dropped back.
+pub(super) fn header_of(columns: &[String]) -> (Vec<String>, Option<RejectColumns>) {
+    let cells: Cells = columns.iter().collect();
+    match RejectColumns::detect(&cells) {
+        Some(reject_columns) => (header_names(&reject_columns.strip(&cells)), Some(reject_columns)),
+        None => (columns.to_vec(), None),
+    }
+}
+
+impl Job {
+    /// Brings the progress up to what the doors have counted.
+    pub(super) fn count_costs(&mut self) {
+        let (calls, writes, requests) = self.baseline.earlier;
+        let mut total = calls;
+        total += self.account.limiter().calls() - self.baseline.calls;
+        self.progress.calls = total;
+        self.progress.table_writes = writes + self.env.table.writes().saturating_sub(self.baseline.table_writes);
+        self.progress.object_requests = requests + self.env.objects.requests().saturating_sub(self.baseline.object_requests);
+    }
+}
+
+impl Loaded {
+    /// Whether every row has been taken.
+    pub(super) fn exhausted(&self) -> bool {
+        self.ended && self.read_ahead.is_empty() && self.drained
+    }
+
+    /// The next row, and the position after it.
+    pub(super) fn next(&mut self) -> Option<(Record, Start)> {
+        if let Some(next) = self.read_ahead.pop_front() {
+            return Some(next);
+        }
+        let next = self.reader.next().map(|record| (record, self.reader.position()));
+        self.drained = self.ended && next.is_none();
+        next
+    }
+}
+
+/// One of a row's records, as configured.
+struct RecordSpec<'a> {
+    object: ObjectType,
+    key: Option<String>,
+    columns: Option<&'a BTreeMap<String, crate::config::ColumnRule>>,
+}
+
+/// The records that a row of this import holds.
+fn record_specs(import: &Import) -> Result<Vec<RecordSpec<'_>>> {
+    if !import.records.is_empty() {
+        return Ok(import
+            .records
+            .iter()
+            .map(|record| RecordSpec {
+                object: record.object.clone(),
+                key: Some(record.key.clone()),
+                columns: Some(&record.columns),
+            })
+            .collect());
+    }
+    match &import.object {
+        Some(object) => {
+            Ok(vec![RecordSpec { object: object.clone(), key: import.key.clone(), columns: import.columns.as_ref() }])
+        }
+        None => Err(Error::invalid(codes::CONFIG_INVALID, format!("import `{}` names no object", import.name))),
+    }
+}
+
+/// A column's or property's name without regard to case, spaces and underscores.
+fn normal(name: &str) -> String {
+    name.chars().filter(|c| !c.is_whitespace() && *c != '_').flat_map(char::to_lowercase).collect()
+}
+
+/// One error for all problems of a mapping. Its code is theirs where they agree.
+fn mapping_error(problems: &[Problem]) -> Error {
+    let first = problems.first().map_or(codes::MAPPING_INVALID, |problem| problem.code);
+    let code = if problems.iter().all(|problem| problem.code == first) { first } else { codes::MAPPING_INVALID };
+    let mut message = String::from("the mapping does not fit the file and the account; nothing was written");
+    for problem in problems {
+        message.push_str(&format!("\n- [{}] {}. {}", problem.code, problem.message, problem.hint));
+    }
+    Error::invalid(code, message)
+}

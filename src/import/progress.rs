@@ -1,0 +1,80 @@
+//! What an import's checkpoint holds besides the position, and what it tells while it runs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::log::LogState;
+use crate::{
+    config::Compression,
+    csv::dialect::Dialect,
+    mapping::Detected,
+    report::{Calls, Counts, FilePosition},
+};
+
+/// Everything a continued run must know, and everything its report counts. Covers exactly the rows before `position`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// Everything before it is accounted for and durable.
+    pub position: FilePosition,
+    /// What was found out about the file at its start; a continued run reads it the same way.
+    pub file: Option<File>,
+    /// Rows before the position, by what became of them.
+    pub rows: Counts,
+    /// Records per object type.
+    pub records: BTreeMap<String, Counts>,
+    /// Rejects before the position, by code.
+    pub rejected_by_code: BTreeMap<String, u64>,
+    /// Their lines.
+    pub rejects: LogState,
+    /// Calls to HubSpot, by all invocations.
+    pub calls: Calls,
+    /// Calls that could have been made under the burst limit while there was something to send.
+    pub calls_possible: f64,
+    /// Of these, how many were made.
+    pub calls_made: f64,
+    /// Memory × time on Lambda.
+    pub gb_seconds: f64,
+    /// Writes to the table.
+    pub table_writes: u64,
+    /// Requests for objects.
+    pub object_requests: u64,
+}
+
+impl Progress {
+    /// Share of the burst limit that was used; none if nothing was sent.
+    pub fn limit_use_percent(&self) -> Option<f64> {
+        (self.calls_possible > 0.0).then(|| (self.calls_made / self.calls_possible * 1_000.0).round() / 10.0)
+    }
+}
+
+/// What was found out about a file at its start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct File {
+    /// How it is compressed.
+    pub compression: Compression,
+    /// How it is written.
+    pub dialect: Dialect,
+    /// The first line's names, as they are (`1`, `2`, … where there is no header).
+    pub columns: Vec<String>,
+    /// Formats of dates and numbers.
+    pub detected: Detected,
+}
+
+/// How far a run has come, for who watches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// The run.
+    pub run_id: String,
+    /// Rows so far.
+    pub rows: Counts,
+    /// Bytes of the object that have been read.
+    pub bytes_read: u64,
+    /// Bytes of the object.
+    pub bytes_total: u64,
+    /// Calls so far.
+    pub calls: Calls,
+    /// Calls on their way.
+    pub in_flight: usize,
+}
