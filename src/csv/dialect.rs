@@ -183,6 +183,9 @@ fn best_of(looks: Vec<Look>) -> Look {
 
 /// `'` only where no `"` is to be seen and every cell that starts with `'` also ends with it.
 fn detect_quote(sample: &[u8], best: &Look) -> char {
+    if memchr::memchr(b'"', sample).is_some() {
+        return '"';
+    }
     let mut reader = RecordReader::new(&best.dialect, Start::default());
     reader.feed(sample);
     let (mut opened, mut closed) = (0, 0);
@@ -193,9 +196,6 @@ fn detect_quote(sample: &[u8], best: &Look) -> char {
     {
         records += 1;
         for cell in record.cells.iter() {
-            if cell.contains('"') {
-                return '"';
-            }
             opened += usize::from(cell.starts_with('\''));
             closed += usize::from(cell.len() > 1 && cell.ends_with('\''));
         }
