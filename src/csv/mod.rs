@@ -1,4 +1,28 @@
 //! Bytes in, rows out. Nothing here does I/O: bytes are fed, rows are taken, positions are exact.
+//!
+//! The modules stand in the order in which a file passes through them:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`compression`] | recognises gzip and zstd by content and inflates them in bounded steps |
+//! | [`dialect`] | says from a sample how the file is written, or what it is if it is no table |
+//! | [`records`] | cuts CSV text into records, with exact lines and offsets; bad rows are faults, the rest goes on |
+//! | [`lines`] | the same contract for JSON lines |
+//! | [`reject`] | writes rows that were not delivered, and recognises such a file when it comes back |
+//!
+//! Offsets everywhere count bytes of the decompressed file before any transcoding, so that a run that continues
+//! can inflate up to its position and go on there.
+
+pub mod compression;
+pub mod dialect;
+pub mod lines;
+pub mod records;
+pub mod reject;
+
+pub use dialect::{COLUMNS_MAX, Dialect, Hints, detect};
+pub use lines::{JsonLines, JsonRecord};
+pub use records::{ROW_BYTES_MAX, Record, RecordReader, Start};
+pub use reject::{RejectColumns, header_line, reject_line};
 
 /// The cells of one row, decoded to UTF-8, in one allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -8,10 +32,21 @@ pub struct Cells {
 }
 
 impl Cells {
+    /// No cells yet, with room for `cells` of `bytes` in all.
+    pub fn with_capacity(bytes: usize, cells: usize) -> Self {
+        Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(cells) }
+    }
+
     /// Appends a cell.
     pub fn push(&mut self, cell: &str) {
         self.text.push_str(cell);
         self.ends.push(u32::try_from(self.text.len()).expect("a row is bounded to about 1 MB"));
+    }
+
+    /// Drops the cells from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.ends.truncate(len);
+        self.text.truncate(self.ends.last().map_or(0, |&end| end as usize));
     }
 
     /// How many there are.
