@@ -245,10 +245,30 @@ fn a_credential_that_was_put_into_the_file_is_not_repeated() {
 fn what_is_no_yaml_is_shown_with_line_column_and_a_caret() {
     let message = message("version: 1\nimports:\n  - name: [a\n    match: b\n");
     assert!(message.starts_with("hubferry.yaml:"), "{message}");
-    println!("{message}");
     let lines = message.lines().collect::<Vec<_>>();
     assert_eq!(lines.len(), 3, "{message}");
     assert!(lines[1].contains(" | ") && lines[2].ends_with('^'), "{message}");
+}
+
+#[test]
+fn columns_may_be_numbers_and_parts_may_be_shared_by_anchors() {
+    let text = with("csv: { header: false }\ncolumns: { 1: email, 2: firstname }", "");
+    let config = parse(&text, "x").unwrap();
+    assert_eq!(config.imports[0].columns.as_ref().unwrap().keys().collect::<Vec<_>>(), ["1", "2"]);
+    let text = MINIMAL.replace("  default: {", "  default: &a {").replace("\nimports:", "\n  second: *a\nimports:");
+    assert_eq!(parse(&text, "x").unwrap().hubspot["second"].secret, "hubferry/hubspot");
+}
+
+#[test]
+fn a_file_that_is_made_to_exhaust_the_reader_is_refused() {
+    let deep = format!("a: {}{}", "[".repeat(5_000), "]".repeat(5_000));
+    let laughs =
+        (1..30).map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(", "))).collect::<String>();
+    for text in [deep, format!("a0: &a0 [x]\n{laughs}")] {
+        message(&text);
+    }
+    let many = (0..1_000).map(|n| format!("key_{n}: 1\n")).collect::<String>();
+    assert!(message(&format!("version: 1\n{many}")).ends_with("\n  and 900 more"));
 }
 
 #[test]
