@@ -210,3 +210,46 @@ codes! {
     /// The association could not be made; the records themselves were written.
     ASSOCIATION_FAILED: "Check the association's label and that both records exist; the records were written.";
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::ALL;
+
+    #[test]
+    fn every_code_has_a_page_and_every_page_a_code() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors");
+        let codes: BTreeSet<_> = ALL.iter().map(|code| code.as_str().to_owned()).collect();
+        assert_eq!(codes.len(), ALL.len(), "a code is defined twice");
+        let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let pages: BTreeSet<_> = files
+            .filter_map(|file| file.strip_suffix(".md").map(str::to_owned))
+            .filter(|page| page != "README")
+            .collect();
+        let without_page: Vec<_> = codes.difference(&pages).collect();
+        let without_code: Vec<_> = pages.difference(&codes).collect();
+        assert!(
+            without_page.is_empty() && without_code.is_empty(),
+            "codes without a page: {without_page:?}; pages without a code: {without_code:?}"
+        );
+
+        let index = fs::read_to_string(folder.join("README.md")).unwrap();
+        for code in &codes {
+            assert!(index.contains(&format!("| [{code}]({code}.md) |")), "{code} is not in docs/errors/README.md");
+            let page = fs::read_to_string(folder.join(format!("{code}.md"))).unwrap();
+            assert!(page.starts_with(&format!("# {code}\n")), "{code}: title");
+            for section in ["## When it happens", "## What to do", "## Example"] {
+                assert!(page.contains(section), "{code}: no section {section}");
+            }
+            assert!(page.contains(&format!("\n    {code}: ")), "{code}: no example message");
+        }
+    }
+
+    #[test]
+    fn every_hint_is_a_sentence() {
+        for code in ALL {
+            assert!(code.hint().ends_with('.') && code.hint().len() > 10, "{code}: {}", code.hint());
+        }
+    }
+}

@@ -4,7 +4,18 @@
 //! definition of the file: the JSON Schema under `schema/` is generated from them, and the check that names every
 //! problem of a file at once (in [`load`]) works from that schema.
 
+mod check;
+pub mod environment;
 pub mod load;
+mod matching;
+mod rules;
+#[cfg(test)]
+mod schema_tests;
+mod tree;
+
+pub(crate) use check::{nearest, quoted};
+pub use environment::{ConfigSource, Environment};
+pub use matching::Matcher;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +26,7 @@ use crate::record::ObjectType;
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Config {
     /// Version of the file's format: 1.
     pub version: u32,
@@ -45,7 +56,7 @@ pub struct Config {
 /// One HubSpot portal and the credential for it.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HubSpotAccount {
     /// Secrets Manager id of the credential. JSON: {"access_token"} or {"client_id","client_secret","refresh_token"}.
     pub secret: String,
@@ -63,7 +74,7 @@ pub struct HubSpotAccount {
 /// Limits of one HubSpot account.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Limits {
     /// Calls per interval: 100 on Free and Starter, 190 on Professional and Enterprise.
     #[serde(default)]
@@ -85,8 +96,8 @@ pub struct Limits {
 /// A share of something (`10%`) or an absolute number.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "AmountText", into = "AmountText")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(with = "AmountText"))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(with = "AmountText"))]
 pub enum Amount {
     /// From 0 to 1.
     Share(f64),
@@ -96,7 +107,12 @@ pub enum Amount {
 
 impl Amount {
     /// The amount out of `total`, rounded down.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of a count")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a share of a count"
+    )]
     pub fn of(self, total: u64) -> u64 {
         match self {
             Self::Share(share) => (total as f64 * share) as u64,
@@ -107,10 +123,10 @@ impl Amount {
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(untagged)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 enum AmountText {
     Number(u64),
-    Text(#[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)? ?%$|^[0-9]+$")))] String),
+    Text(#[cfg_attr(test, schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)? ?%$|^[0-9]+$")))] String),
 }
 
 impl TryFrom<AmountText> for Amount {
@@ -124,7 +140,11 @@ impl TryFrom<AmountText> for Amount {
                     Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self::Share(percent / 100.0)),
                     _ => Err(format!("`{text}` is not a share between 0% and 100%")),
                 },
-                None => text.trim().parse().map(Self::Count).map_err(|_| format!("`{text}` is neither a share (`10%`) nor a number")),
+                None => text
+                    .trim()
+                    .parse()
+                    .map(Self::Count)
+                    .map_err(|_| format!("`{text}` is neither a share (`10%`) nor a number")),
             },
         }
     }
@@ -142,7 +162,7 @@ impl From<Amount> for AmountText {
 /// One Salesforce org and the credential for it.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SalesforceOrg {
     /// Secrets Manager id of the credential. JSON with "flow": client_credentials, jwt, refresh_token or password.
     pub secret: String,
@@ -154,7 +174,7 @@ pub struct SalesforceOrg {
 /// What to do with the objects that match a pattern.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Import {
     /// Names the import in reports, paths and the command line: letters, digits, `-`, `_`.
     pub name: String,
@@ -217,7 +237,7 @@ pub struct Import {
 /// What an input file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Format {
     /// Text with columns.
     #[default]
@@ -231,7 +251,7 @@ pub enum Format {
 /// How a CSV file is written. What is left out is detected and reported.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CsvSettings {
     /// One character, for example `;` or a tab.
     #[serde(default)]
@@ -250,7 +270,7 @@ pub struct CsvSettings {
 /// Text encodings that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Encoding {
     /// UTF-8, with or without a byte order mark.
     #[serde(rename = "utf-8")]
@@ -269,7 +289,7 @@ pub enum Encoding {
 /// What to do with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Mode {
     /// Create the record, or update it where the key exists.
     #[default]
@@ -287,7 +307,7 @@ pub enum Mode {
 /// What an empty cell means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Blank {
     /// Keep the old value.
     #[default]
@@ -299,7 +319,7 @@ pub enum Blank {
 /// When a property is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Fill {
     /// Whenever the cell has a value.
     #[default]
@@ -311,7 +331,7 @@ pub enum Fill {
 /// Whether the whole file is checked before the first write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Preflight {
     /// The mapping is checked, rows as they come.
     #[default]
@@ -323,7 +343,7 @@ pub enum Preflight {
 /// A column's property, alone or with details.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(untagged)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum ColumnRule {
     /// The property's internal name.
     Property(String),
@@ -344,7 +364,7 @@ impl ColumnRule {
 /// How a column becomes a property.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ColumnDetails {
     /// The property's internal name.
     pub property: String,
@@ -365,7 +385,7 @@ pub struct ColumnDetails {
 /// One of several records of a row.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RecordRule {
     /// The HubSpot object.
     pub object: ObjectType,
@@ -378,7 +398,7 @@ pub struct RecordRule {
 /// Two of a row's records to associate.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AssociateRule {
     /// Object of one record of the row.
     pub from: ObjectType,
@@ -392,7 +412,7 @@ pub struct AssociateRule {
 /// What to capture from HubSpot.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Capture {
     /// Names the capture.
     pub name: String,
@@ -435,7 +455,7 @@ pub struct Capture {
 /// Properties beyond the default ones.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum ExtraProperties {
     /// These.
     Names(Vec<String>),
@@ -452,7 +472,7 @@ impl Default for ExtraProperties {
 /// The word `all`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum AllWord {
     /// Every one.
     All,
@@ -461,7 +481,7 @@ pub enum AllWord {
 /// How a capture writes records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum CaptureFormat {
     /// Conduit's OpenCDC v1, one JSON record a line.
     #[default]
@@ -477,7 +497,7 @@ pub enum CaptureFormat {
 /// How objects are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Compression {
     /// Not at all.
     None,
@@ -491,7 +511,7 @@ pub enum Compression {
 /// Two objects to keep in step.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sync {
     /// Names the sync.
     pub name: String,
@@ -527,7 +547,7 @@ pub struct Sync {
 /// One pair of fields.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SyncField {
     /// HubSpot property.
     pub hubspot: String,
@@ -543,7 +563,7 @@ pub struct SyncField {
 /// Who wins, in HubSpot's own words, and one-way rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum SyncRule {
     /// The side that changed.
     TwoWay,
@@ -560,7 +580,7 @@ pub enum SyncRule {
 /// What to do with a true conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum OnConflict {
     /// Freeze the field and ask a person.
     #[default]
@@ -576,7 +596,7 @@ pub enum OnConflict {
 /// The fields that hold the other side's id.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SyncLinks {
     /// HubSpot property that holds the Salesforce id.
     pub hubspot_property: String,
@@ -587,7 +607,7 @@ pub struct SyncLinks {
 /// Where missing records are created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum SyncCreate {
     /// On both sides.
     #[default]
@@ -603,7 +623,7 @@ pub enum SyncCreate {
 /// What a deletion on one side means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum SyncDeletes {
     /// Ask a person.
     #[default]
@@ -617,7 +637,7 @@ pub enum SyncDeletes {
 /// What one sync run may do at most; a run that would pass a limit stops and says so.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SyncLimits {
     /// Records created.
     pub creates: u64,
@@ -638,7 +658,7 @@ impl Default for SyncLimits {
 /// Whom to tell.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Notify {
     /// Secrets Manager id of a Slack webhook's address.
     #[serde(default)]
