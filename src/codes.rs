@@ -101,6 +101,8 @@ codes! {
     KEY_COLUMN_MISSING: "Add the column that holds the key, or name another key in hubferry.yaml.";
     /// The key is not a property that HubSpot can identify records by.
     KEY_NOT_UNIQUE: "Use a property with unique values as the key, or set create_properties: true to let hubferry add one of its own.";
+    /// A configured column is not in the file.
+    COLUMN_MISSING: "Add the column to the file, or take it out of hubferry.yaml.";
     /// Two columns are mapped to one property.
     DUPLICATE_PROPERTY: "Map each property from one column.";
     /// Two configured imports match the object equally well.
