@@ -69,7 +69,8 @@ struct Waiting {
     id: String,
     payload: Bytes,
     timeout: Duration,
-    taken: oneshot::Sender<()>,
+    /// Tells the caller the deadline, by the cloud's elapsed time.
+    taken: oneshot::Sender<Duration>,
 }
 
 type Outcome = Result<Value, LambdaError>;
@@ -127,15 +128,17 @@ impl Functions {
         }
         let _open = Open { functions: self, id };
         self.changed.notify_waiters();
-        tokio::select! {
-            // `init_error` answers what nobody has taken.
+        let deadline = tokio::select! {
+            biased;
+            // `init/error` answers what nobody has taken.
             outcome = &mut answered => return outcome.unwrap_or(Err(LambdaError::NoProcess)),
-            _ = took => {}
+            Ok(deadline) = took => deadline,
             () = self.shared.clock.sleep(PICKUP_MAX) => return Err(LambdaError::NoProcess),
-        }
+        };
         tokio::select! {
+            biased;
             outcome = answered => outcome.unwrap_or(Err(LambdaError::TimedOut)),
-            () = self.shared.clock.sleep(timeout) => Err(LambdaError::TimedOut),
+            () = self.shared.clock.sleep_until(deadline) => Err(LambdaError::TimedOut),
         }
     }
 
@@ -166,7 +169,7 @@ impl Functions {
                 let left = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
                 let deadline_ms = self.shared.clock.now().as_millisecond().saturating_add(left);
                 // The caller may have gone; then nobody hears the answer.
-                let _ = taken.send(());
+                let _ = taken.send(self.shared.clock.elapsed().saturating_add(timeout));
                 return Invocation { id, payload, deadline_ms };
             }
             changed.await;
