@@ -1,1 +1,3 @@
 //! Simulators.
+
+pub mod aws;
