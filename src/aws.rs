@@ -63,7 +63,9 @@ pub fn stand_in(endpoint_url: &str) -> SdkConfig {
         .behavior_version(BehaviorVersion::latest())
         .endpoint_url(endpoint_url)
         .region(Region::new("us-east-1"))
-        .credentials_provider(SharedCredentialsProvider::new(Credentials::new("stand-in", "stand-in", None, None, "hubferry")))
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+            "stand-in", "stand-in", None, None, "hubferry",
+        )))
         .retry_config(retries())
         .timeout_config(timeouts())
         .request_checksum_calculation(RequestChecksumCalculation::WhenSupported)
@@ -170,7 +172,9 @@ impl<E: ProvideErrorMetadata + StdError + 'static> From<&SdkError<E>> for Failur
         }
         let text = causes(error);
         let trouble = match error {
-            SdkError::DispatchFailure(failed) if !failed.is_io() && !failed.is_timeout() && text.contains("credentials") => {
+            SdkError::DispatchFailure(failed)
+                if !failed.is_io() && !failed.is_timeout() && text.contains("credentials") =>
+            {
                 Trouble::Forbidden
             }
             SdkError::ConstructionFailure(_) => Trouble::Refused,
@@ -204,7 +208,9 @@ fn trouble_of(status: u16, code: &str) -> Trouble {
         | "ExpiredToken"
         | "ExpiredTokenException" => Trouble::Forbidden,
         // These come with a status of 400, and mean that nothing was done.
-        "RequestTimeout" | "TransactionConflictException" | "InternalServerError" if status < 500 => Trouble::Unavailable,
+        "RequestTimeout" | "TransactionConflictException" | "InternalServerError" if status < 500 => {
+            Trouble::Unavailable
+        }
         _ => match status {
             429 => Trouble::Throttled,
             401 | 403 => Trouble::Forbidden,
@@ -243,7 +249,12 @@ mod tests {
 
     #[test]
     fn a_server_that_failed_may_have_done_the_work() {
-        let failure = Failure { trouble: trouble_of(500, "InternalError"), status: 500, code: String::new(), text: String::new() };
+        let failure = Failure {
+            trouble: trouble_of(500, "InternalError"),
+            status: 500,
+            code: String::new(),
+            text: String::new(),
+        };
         assert_eq!(failure.kind(false), ErrorKind::Unknown);
         assert_eq!(failure.kind(true), ErrorKind::Unavailable { retry_after: None });
     }

@@ -45,8 +45,10 @@ impl Queue for Sqs {
         let failure = Failure::from(&error);
         let message = format!("send a message to {}: {}", self.url, failure.text);
         Err(match failure.code.as_str() {
-            "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue" => Error::invalid(codes::AWS_UNAVAILABLE, message)
-                .with_hint("There is no such queue: deploy the template, or correct the queue's URL."),
+            "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue" => {
+                Error::invalid(codes::AWS_UNAVAILABLE, message)
+                    .with_hint("There is no such queue: deploy the template, or correct the queue's URL.")
+            }
             // A message that comes twice finds the run busy or over.
             _ => Error::new(failure.kind(true), codes::AWS_UNAVAILABLE, message),
         })

@@ -65,7 +65,8 @@ impl Secrets for SecretsManager {
     async fn get(&self, id: &str) -> Result<Redacted> {
         match self.0.get_secret_value().secret_id(id).send().await {
             Ok(secret) => secret.secret_string.map(Redacted::new).ok_or_else(|| {
-                Error::invalid(codes::SECRET_INVALID, format!("secret {id} is binary, not text")).with_hint("Store it as text (SecretString).")
+                Error::invalid(codes::SECRET_INVALID, format!("secret {id} is binary, not text"))
+                    .with_hint("Store it as text (SecretString).")
             }),
             Err(error) => Err(failed("read", id, &error)),
         }
@@ -103,8 +104,10 @@ where
         "ResourceExistsException" => Error::new(ErrorKind::Conflict, codes::AWS_UNAVAILABLE, message),
         _ => match failure.kind(true) {
             ErrorKind::Forbidden => {
-                let action = if what == "read" { "secretsmanager:GetSecretValue" } else { "secretsmanager:PutSecretValue" };
-                Error::new(ErrorKind::Forbidden, codes::SECRET_MISSING, message).with_hint(format!("Allow the function {action} on the secret {id}."))
+                let action =
+                    if what == "read" { "secretsmanager:GetSecretValue" } else { "secretsmanager:PutSecretValue" };
+                Error::new(ErrorKind::Forbidden, codes::SECRET_MISSING, message)
+                    .with_hint(format!("Allow the function {action} on the secret {id}."))
             }
             kind => Error::new(kind, codes::AWS_UNAVAILABLE, message),
         },
@@ -169,7 +172,11 @@ impl Secrets for MemorySecrets {
         let known = self.tokens.borrow().get(token).cloned();
         match known {
             Some(earlier) if earlier == *value => Ok(()),
-            Some(_) => Err(Error::new(ErrorKind::Conflict, codes::AWS_UNAVAILABLE, format!("secret {id}: the token belongs to another value"))),
+            Some(_) => Err(Error::new(
+                ErrorKind::Conflict,
+                codes::AWS_UNAVAILABLE,
+                format!("secret {id}: the token belongs to another value"),
+            )),
             None => {
                 self.tokens.borrow_mut().insert(token.to_owned(), value.clone());
                 self.values.borrow_mut().insert(id.to_owned(), value.clone());
@@ -198,7 +205,8 @@ impl Secrets for EnvironmentSecret {
 
     async fn put(&self, id: &str, _value: &Redacted, _token: &str) -> Result<()> {
         let message = format!("secret {id} comes from the environment and cannot be replaced");
-        Err(Error::invalid(codes::SECRET_INVALID, message).with_hint("Set HUBSPOT_ACCESS_TOKEN anew, or use Secrets Manager."))
+        Err(Error::invalid(codes::SECRET_INVALID, message)
+            .with_hint("Set HUBSPOT_ACCESS_TOKEN anew, or use Secrets Manager."))
     }
 }
 

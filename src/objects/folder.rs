@@ -94,7 +94,11 @@ impl Folder {
 
 /// Whether `part` names something inside a folder, on every system.
 fn is_plain(part: &str) -> bool {
-    !part.is_empty() && part != "." && part != ".." && !part.contains(['/', '\\', '\0', ':']) && !part.ends_with(UNFINISHED)
+    !part.is_empty()
+        && part != "."
+        && part != ".."
+        && !part.contains(['/', '\\', '\0', ':'])
+        && !part.ends_with(UNFINISHED)
 }
 
 fn unusable(location: &Location) -> Error {
@@ -112,10 +116,10 @@ fn failed(what: &str, location: &Location, error: io::Error) -> Error {
         IoKind::PermissionDenied if what == "read" => {
             error_of(ErrorKind::Forbidden, codes::SOURCE_FORBIDDEN).with_hint("Allow this user to read the file.")
         }
-        IoKind::PermissionDenied => {
-            error_of(ErrorKind::Forbidden, codes::OBJECTS_FORBIDDEN).with_hint("Allow this user to write to the folder.")
-        }
-        _ => error_of(ErrorKind::Invalid, codes::OBJECTS_UNAVAILABLE).with_hint("Check the folder and the room on the disk."),
+        IoKind::PermissionDenied => error_of(ErrorKind::Forbidden, codes::OBJECTS_FORBIDDEN)
+            .with_hint("Allow this user to write to the folder."),
+        _ => error_of(ErrorKind::Invalid, codes::OBJECTS_UNAVAILABLE)
+            .with_hint("Check the folder and the room on the disk."),
     };
     made.with_source(error)
 }
@@ -294,10 +298,20 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("outside"), "secret").unwrap();
         let folder = Folder::new(root.path().join("root"));
-        for (bucket, key) in [("b", "../../outside"), ("..", "outside"), ("b", "/etc/passwd"), ("b", "a/../../../outside"), ("b", "a\\..\\b")] {
+        for (bucket, key) in [
+            ("b", "../../outside"),
+            ("..", "outside"),
+            ("b", "/etc/passwd"),
+            ("b", "a/../../../outside"),
+            ("b", "a\\..\\b"),
+        ] {
             let location = Location::new(bucket, key);
             assert_eq!(folder.get(&location).await.unwrap_err().kind(), ErrorKind::Invalid, "{location}");
-            assert_eq!(folder.put(&location, Bytes::new(), "").await.unwrap_err().kind(), ErrorKind::Invalid, "{location}");
+            assert_eq!(
+                folder.put(&location, Bytes::new(), "").await.unwrap_err().kind(),
+                ErrorKind::Invalid,
+                "{location}"
+            );
         }
     }
 

@@ -104,7 +104,9 @@ impl MemoryObjects {
             None => versions.last(),
         };
         let found = stored.and_then(|stored| Some((stored.bytes.clone()?, stored.version_id.clone())));
-        found.ok_or_else(|| Error::new(ErrorKind::NotFound, codes::SOURCE_GONE, format!("{location}: there is no such object")))
+        found.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, codes::SOURCE_GONE, format!("{location}: there is no such object"))
+        })
     }
 }
 

@@ -59,7 +59,8 @@ impl Objects for S3 {
         self.count();
         let request = self.client.head_object().bucket(&location.bucket).key(&location.key);
         let request = request.set_version_id(version_id.map(ToOwned::to_owned));
-        let head = request.send().await.map_err(|error| failed("look at", location, &error, codes::SOURCE_FORBIDDEN))?;
+        let head =
+            request.send().await.map_err(|error| failed("look at", location, &error, codes::SOURCE_FORBIDDEN))?;
         let (Some(etag), Some(Ok(size))) = (head.e_tag, head.content_length.map(u64::try_from)) else {
             return Err(unavailable(format!("look at {location}: the answer has no entity tag or no length")));
         };
@@ -84,7 +85,8 @@ impl Objects for S3 {
             let request = self.client.get_object().bucket(&location.bucket).key(&location.key);
             let request = request.set_version_id(object.version_id.clone()).if_match(format!("\"{}\"", object.etag));
             let request = request.range(format!("bytes={start}-{}", end.saturating_sub(1)));
-            let answer = request.send().await.map_err(|error| failed("read", location, &error, codes::SOURCE_FORBIDDEN))?;
+            let answer =
+                request.send().await.map_err(|error| failed("read", location, &error, codes::SOURCE_FORBIDDEN))?;
             let is_range = answer.content_range().is_some_and(|range| range.starts_with(&format!("bytes {start}-")));
             if start > 0 && !is_range {
                 return Err(unavailable(format!("read {location}: other bytes came than were asked for")));
@@ -102,7 +104,10 @@ impl Objects for S3 {
             }
         }
         if got.len() < wanted {
-            let message = format!("read {location}: the connection broke {BODY_ATTEMPTS_MAX} times; {} of {wanted} bytes came", got.len());
+            let message = format!(
+                "read {location}: the connection broke {BODY_ATTEMPTS_MAX} times; {} of {wanted} bytes came",
+                got.len()
+            );
             let error = unavailable(message);
             return Err(match broken {
                 Some(cause) => error.with_source(cause),
@@ -125,7 +130,8 @@ impl Objects for S3 {
             };
             let size = answer.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
             if size > GET_BYTES_MAX {
-                let message = format!("read {location}: it has {size} bytes; {GET_BYTES_MAX} is the most for such a file");
+                let message =
+                    format!("read {location}: it has {size} bytes; {GET_BYTES_MAX} is the most for such a file");
                 return Err(Error::invalid(codes::OBJECTS_UNAVAILABLE, message).with_hint("Put a smaller file there."));
             }
             let etag = unquoted(answer.e_tag().unwrap_or_default());
@@ -228,7 +234,10 @@ impl S3Upload {
         let Self { s3, location, .. } = self;
         let number = i32::try_from(self.parts.len()).unwrap_or(i32::MAX).saturating_add(1);
         if number > PARTS_MAX {
-            return Err(Error::invalid(codes::OBJECTS_UNAVAILABLE, format!("write {location}: it has more than {PARTS_MAX} parts")));
+            return Err(Error::invalid(
+                codes::OBJECTS_UNAVAILABLE,
+                format!("write {location}: it has more than {PARTS_MAX} parts"),
+            ));
         }
         let id = match &self.id {
             Some(id) => id.clone(),
@@ -237,7 +246,9 @@ impl S3Upload {
                 let request = s3.client.create_multipart_upload().bucket(&location.bucket).key(&location.key);
                 let answer = request.content_type(&self.content_type).send().await;
                 let answer = answer.map_err(|error| failed("write", location, &error, codes::OBJECTS_FORBIDDEN))?;
-                let id = answer.upload_id.ok_or_else(|| unavailable(format!("write {location}: the upload was given no id")))?;
+                let id = answer
+                    .upload_id
+                    .ok_or_else(|| unavailable(format!("write {location}: the upload was given no id")))?;
                 self.id = Some(id.clone());
                 id
             }
@@ -247,7 +258,10 @@ impl S3Upload {
         let answer = request.part_number(number).body(ByteStream::from(body)).send().await;
         let answer = answer.map_err(|error| failed("write", location, &error, codes::OBJECTS_FORBIDDEN))?;
         // S3 wants the checksum again at the end, if it was sent one.
-        let part = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).set_checksum_crc32(answer.checksum_crc32);
+        let part = CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(answer.e_tag)
+            .set_checksum_crc32(answer.checksum_crc32);
         self.parts.push(part.build());
         Ok(())
     }
@@ -333,12 +347,13 @@ where
         ("NoSuchBucket", _) => Error::invalid(codes::OBJECTS_UNAVAILABLE, message)
             .with_hint(format!("There is no bucket {}: create it, or correct its name.", location.bucket)),
         ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _) | (_, 301) => {
-            Error::invalid(codes::OBJECTS_UNAVAILABLE, message)
-                .with_hint(format!("Bucket {} is in another region than the function: use one in the same region.", location.bucket))
+            Error::invalid(codes::OBJECTS_UNAVAILABLE, message).with_hint(format!(
+                "Bucket {} is in another region than the function: use one in the same region.",
+                location.bucket
+            ))
         }
-        ("InvalidObjectState", _) => {
-            Error::invalid(forbidden, message).with_hint("Restore the object from the archive, then send its event again.")
-        }
+        ("InvalidObjectState", _) => Error::invalid(forbidden, message)
+            .with_hint("Restore the object from the archive, then send its event again."),
         // 405 answers a request for a version that is a delete marker.
         ("NoSuchKey" | "NoSuchVersion" | "NotFound" | "MethodNotAllowed", _) | (_, 404 | 405) => {
             Error::new(ErrorKind::NotFound, codes::SOURCE_GONE, message)

@@ -66,7 +66,8 @@ impl DynamoTable {
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Item>> {
-        let request = self.client.get_item().table_name(&self.table).set_key(Some(key_attributes(key))).consistent_read(true);
+        let request =
+            self.client.get_item().table_name(&self.table).set_key(Some(key_attributes(key))).consistent_read(true);
         let answer = request.send().await.map_err(|error| self.failed(&describe(key), &error, true))?;
         answer.item.map(|item| decode(key, item)).transpose()
     }
@@ -151,7 +152,8 @@ impl Table for DynamoTable {
                 .expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()))
                 .limit(i32::try_from(wanted).unwrap_or(i32::MAX))
                 .set_exclusive_start_key(from);
-            let answer = request.send().await.map_err(|error| self.failed(&format_args!("state items {pk}"), &error, true))?;
+            let answer =
+                request.send().await.map_err(|error| self.failed(&format_args!("state items {pk}"), &error, true))?;
             for item in answer.items.unwrap_or_default().into_iter().take(wanted) {
                 let Some(Ok(sk)) = item.get("sk").map(AttributeValue::as_s) else {
                     return Err(corrupt(format!("a state item under {pk} has no sort key")));
@@ -165,7 +167,11 @@ impl Table for DynamoTable {
                 return Ok(found);
             }
         }
-        Err(Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, format!("state items {pk}: more than {PAGES_MAX} pages")))
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            codes::STATE_CORRUPT,
+            format!("state items {pk}: more than {PAGES_MAX} pages"),
+        ))
     }
 
     fn writes(&self) -> u64 {
@@ -198,9 +204,13 @@ impl Expression {
 
     /// `SET … ADD … REMOVE …`; `None` if there is nothing to change.
     fn change(&mut self, update: &Update) -> Option<String> {
-        let set: Vec<_> = update.set.iter().map(|(name, value)| format!("{} = {}", self.name(name), self.value(value))).collect();
-        let add: Vec<_> =
-            update.add.iter().map(|(name, number)| format!("{} {}", self.name(name), self.value(&Value::N(*number)))).collect();
+        let set: Vec<_> =
+            update.set.iter().map(|(name, value)| format!("{} = {}", self.name(name), self.value(value))).collect();
+        let add: Vec<_> = update
+            .add
+            .iter()
+            .map(|(name, number)| format!("{} {}", self.name(name), self.value(&Value::N(*number))))
+            .collect();
         let remove: Vec<_> = update.remove.iter().map(|name| self.name(name)).collect();
         let mut text = String::new();
         for (keyword, parts) in [("SET", set), ("ADD", add), ("REMOVE", remove)] {
@@ -277,7 +287,8 @@ fn decode(key: &Key, attributes: HashMap<String, AttributeValue>) -> Result<Item
             AttributeValue::N(number) => number.parse().ok().map(Value::N),
             _ => None,
         };
-        let value = value.ok_or_else(|| corrupt(format!("{}: `{name}` is neither text nor a whole number", describe(key))))?;
+        let value =
+            value.ok_or_else(|| corrupt(format!("{}: `{name}` is neither text nor a whole number", describe(key))))?;
         Ok((name, value))
     });
     decoded.collect()
@@ -295,7 +306,10 @@ mod tests {
             remove: vec!["error"],
             condition: Some(Condition::Any(vec![
                 Condition::Absent("pk"),
-                Condition::All(vec![Condition::Equals("owner", "me".into()), Condition::Less("expires_at", Value::N(5))]),
+                Condition::All(vec![
+                    Condition::Equals("owner", "me".into()),
+                    Condition::Less("expires_at", Value::N(5)),
+                ]),
             ])),
         };
         let mut expression = Expression::default();

@@ -91,13 +91,18 @@ impl FileTable {
             return Err(unreadable(&self.path, format!("it has more than {FILE_BYTES_MAX} bytes")));
         }
         let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| {
-            unreadable(&self.path, format!("line {}, column {} is not what hubferry writes", error.line(), error.column()))
+            unreadable(
+                &self.path,
+                format!("line {}, column {} is not what hubferry writes", error.line(), error.column()),
+            )
         })?;
         if stored.version != VERSION {
             return Err(unreadable(&self.path, format!("its version is {}, not {VERSION}", stored.version)));
         }
         let partitions = stored.items.into_iter();
-        Ok(partitions.flat_map(|(pk, items)| items.into_iter().map(move |(sk, item)| (Key::new(pk.clone(), sk), decode(item)))).collect())
+        Ok(partitions
+            .flat_map(|(pk, items)| items.into_iter().map(move |(sk, item)| (Key::new(pk.clone(), sk), decode(item))))
+            .collect())
     }
 
     fn save(&self, items: Items) -> Result<()> {
@@ -105,7 +110,8 @@ impl FileTable {
         for (key, item) in items {
             stored.items.entry(key.pk).or_default().insert(key.sk, encode(item));
         }
-        let bytes = serde_json::to_vec_pretty(&stored).map_err(|error| memory::corrupt(format!("state cannot be written: {error}")))?;
+        let bytes = serde_json::to_vec_pretty(&stored)
+            .map_err(|error| memory::corrupt(format!("state cannot be written: {error}")))?;
         let new = beside(&self.path, "new");
         let written = File::create(&new).and_then(|mut file| {
             file.write_all(&bytes)?;
@@ -175,9 +181,13 @@ fn unreadable(path: &Path, why: String) -> Error {
 }
 
 fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Invalid, codes::STATE_UNAVAILABLE, format!("cannot {what} the state file {}: {error}", path.display()))
-        .with_hint("Check that the folder exists, has room, and may be written.")
-        .with_source(error)
+    Error::new(
+        ErrorKind::Invalid,
+        codes::STATE_UNAVAILABLE,
+        format!("cannot {what} the state file {}: {error}", path.display()),
+    )
+    .with_hint("Check that the folder exists, has room, and may be written.")
+    .with_source(error)
 }
 
 #[cfg(test)]
@@ -193,8 +203,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         let key = Key::new("import", "a.csv");
-        let update = Update { set: vec![("owner", "me".into()), ("rows", Value::N(-7)), ("text", "12".into())], ..Update::default() };
-        let Changed::Yes(item) = FileTable::new(&path).update(&key, update).await.unwrap() else { panic!("no condition") };
+        let update = Update {
+            set: vec![("owner", "me".into()), ("rows", Value::N(-7)), ("text", "12".into())],
+            ..Update::default()
+        };
+        let Changed::Yes(item) = FileTable::new(&path).update(&key, update).await.unwrap() else {
+            panic!("no condition")
+        };
         assert_eq!(FileTable::new(&path).get(&key).await.unwrap(), Some(item));
     }
 
@@ -221,7 +236,12 @@ mod tests {
     async fn a_damaged_file_is_told_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
-        for content in ["{\"version\":1,", "", "{\"version\":2,\"items\":{}}", "{\"version\":1,\"items\":{\"a\":{\"b\":{\"c\":1.5}}}}"] {
+        for content in [
+            "{\"version\":1,",
+            "",
+            "{\"version\":2,\"items\":{}}",
+            "{\"version\":1,\"items\":{\"a\":{\"b\":{\"c\":1.5}}}}",
+        ] {
             fs::write(&path, content).unwrap();
             let error = FileTable::new(&path).update(&Key::new("a", "b"), set("me")).await.unwrap_err();
             assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, codes::STATE_CORRUPT), "{content:?}");
@@ -233,7 +253,8 @@ mod tests {
     #[tokio::test]
     async fn a_folder_that_is_not_there_is_the_persons_to_make() {
         let folder = tempfile::tempdir().unwrap();
-        let error = FileTable::new(folder.path().join("none").join("state.json")).get(&Key::new("a", "b")).await.unwrap_err();
+        let error =
+            FileTable::new(folder.path().join("none").join("state.json")).get(&Key::new("a", "b")).await.unwrap_err();
         assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, codes::STATE_UNAVAILABLE));
     }
 }

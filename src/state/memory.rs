@@ -203,7 +203,10 @@ fn check_size(key: &Key, item: &Item) -> Result<()> {
     });
     let bytes = key.pk.len() + key.sk.len() + 4 + attributes.sum::<usize>();
     if bytes > ITEM_BYTES_MAX {
-        return Err(corrupt(format!("{}: the item would have {bytes} bytes; {ITEM_BYTES_MAX} is the most", describe(key))));
+        return Err(corrupt(format!(
+            "{}: the item would have {bytes} bytes; {ITEM_BYTES_MAX} is the most",
+            describe(key)
+        )));
     }
     Ok(())
 }
@@ -227,10 +230,13 @@ mod tests {
         let table = MemoryTable::new();
         let key = Key::new("run", "1");
         table.lose_next_answer();
-        let update = Update { set: vec![("owner", "me".into())], condition: Some(Condition::Absent("pk")), ..Update::default() };
+        let update =
+            Update { set: vec![("owner", "me".into())], condition: Some(Condition::Absent("pk")), ..Update::default() };
         let error = table.update(&key, update.clone()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unknown);
-        let Changed::No(Some(item)) = table.update(&key, update).await.unwrap() else { panic!("the first change was made") };
+        let Changed::No(Some(item)) = table.update(&key, update).await.unwrap() else {
+            panic!("the first change was made")
+        };
         assert_eq!(item.get("owner"), Some(&"me".into()), "and its author can recognise it");
     }
 
