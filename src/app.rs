@@ -1,28 +1,31 @@
 //! The composition root: settings become clients, clients become jobs. The only module that names the concrete types behind
 //! the doors.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap, rc::Rc};
 
+use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse};
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    aws::Aws,
+    aws::{self, Clients},
     clock::{Clock, Deadline, Rng, SystemClock},
     codes,
-    config::{Config, environment::Environment, load},
+    config::{Config, ConfigSource, Environment, Import, Matcher, load},
     error::{Error, ErrorKind, Result},
     event::{self, Event},
     http::{HttpService, client::ReqwestService},
     hubspot::account::{Account, AccountParts},
     import,
     import::progress::Update,
-    objects::{Location, Objects},
-    queue::Queue,
+    objects::{Objects, s3::S3},
+    queue::{Queue, Sqs},
     report::{Outcome, Report},
-    secrets::Secrets,
-    state::{Table, runs::Runs},
+    secrets::{Secrets, SecretsManager},
+    state::{Table, dynamo::DynamoTable, runs::Runs},
 };
 
 /// The doors, open.
@@ -41,8 +44,8 @@ pub struct Env {
     pub secrets: Rc<dyn Secrets>,
     /// Continuations; without it the sweep finds them.
     pub queue: Option<Rc<dyn Queue>>,
-    /// Memory configured on Lambda, in MB.
-    pub memory_mb: Option<u32>,
+    /// Memory configured on Lambda, in MB; 0 elsewhere.
+    pub memory_mb: Cell<u32>,
     /// Who watches.
     pub watcher: Option<Rc<dyn Fn(&Update)>>,
 }
@@ -81,8 +84,11 @@ impl Serialize for Answer {
             Self::Several(answers) => answers.serialize(serializer),
             Self::Nothing(message) => json!({ "outcome": "nothing", "message": message }).serialize(serializer),
             Self::Batch { failures, answers } => {
-                let failures: Vec<Value> = failures.iter().map(|id| json!({ "itemIdentifier": id })).collect();
-                json!({ "batchItemFailures": failures, "answers": answers }).serialize(serializer)
+                let mut response = SqsBatchResponse::default();
+                response.batch_item_failures = failures.iter().map(|id| failure(id)).collect();
+                let mut value = serde_json::to_value(response).unwrap_or_default();
+                value["answers"] = Value::Array(answers.clone());
+                value.serialize(serializer)
             }
         }
     }
@@ -98,15 +104,20 @@ impl From<Error> for Diagnostic {
 pub struct App {
     env: Rc<Env>,
     config: Rc<Config>,
+    matcher: Matcher,
     runs: Rc<Runs>,
     accounts: RefCell<BTreeMap<String, Rc<Account>>>,
 }
 
 impl App {
     /// An app on these doors.
-    pub fn new(env: Rc<Env>, config: Rc<Config>) -> Self {
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` if a pattern cannot be used, which a loaded file cannot have.
+    pub fn new(env: Rc<Env>, config: Rc<Config>) -> Result<Self> {
         let runs = Rc::new(Runs::new(env.table.clone(), env.clock.clone()));
-        Self { env, config, runs, accounts: RefCell::default() }
+        let matcher = Matcher::new(&config.imports)?;
+        Ok(Self { env, config, matcher, runs, accounts: RefCell::default() })
     }
 
     /// The doors.
@@ -117,6 +128,11 @@ impl App {
     /// The settings.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The import for the object `key`, if there is one.
+    pub fn import_for(&self, key: &str) -> Result<Option<&Import>> {
+        self.matcher.find(&self.config.imports, key)
     }
 
     /// Runs and contexts.
@@ -188,10 +204,8 @@ impl App {
             Event::Resume { run_id: None } => self.sweep(deadline, owner).await,
             Event::Capture { .. } => Err(unavailable("capture")),
             Event::Sync { .. } => Err(unavailable("sync")),
-            Event::Nothing(message) => {
-                tracing::info!("{message}");
-                Ok(Answer::Nothing(message))
-            }
+            Event::TestEvent => Ok(nothing("S3's test event: notifications arrive".to_owned())),
+            Event::Ignored { what } => Ok(nothing(what)),
         }
     }
 
@@ -226,6 +240,17 @@ impl App {
     }
 }
 
+fn failure(message_id: &str) -> BatchItemFailure {
+    let mut failure = BatchItemFailure::default();
+    message_id.clone_into(&mut failure.item_identifier);
+    failure
+}
+
+fn nothing(message: String) -> Answer {
+    tracing::info!("{message}");
+    Answer::Nothing(message)
+}
+
 fn unavailable(job: &str) -> Error {
     Error::invalid(codes::JOB_UNAVAILABLE, format!("the job `{job}` is not built yet"))
 }
@@ -240,62 +265,62 @@ pub struct Process {
 
 impl Process {
     /// Builds the clients. Nothing is called yet.
+    ///
+    /// # Errors
+    /// Only if no HTTP client can be built: what the environment lacks is told to each invocation, where it is seen.
     pub async fn start(environment: Environment) -> Result<Self> {
-        let clock: Rc<dyn Clock> = Rc::new(SystemClock::new());
-        let rng = Rc::new(Rng::from_system());
-        let aws = Aws::load().await;
-        let table_name = environment.table.clone().ok_or_else(|| {
-            Error::invalid(codes::CONFIG_MISSING, "the environment variable HUBFERRY_TABLE is not set")
-                .with_hint("Set HUBFERRY_TABLE to the name of hubferry's DynamoDB table.")
-        })?;
+        let clients = Clients::new(&aws::load().await);
+        let queue = environment.queue_url.as_deref().map(|url| Rc::new(Sqs::new(clients.sqs.clone(), url)) as Rc<dyn Queue>);
         let env = Env {
+            clock: Rc::new(SystemClock::new()),
+            rng: Rc::new(Rng::from_system()),
             http: Rc::new(ReqwestService::new()?),
-            objects: Rc::new(aws.objects()),
-            table: Rc::new(aws.table(&table_name)),
-            secrets: Rc::new(aws.secrets()),
-            queue: environment.queue_url.as_deref().map(|url| Rc::new(aws.queue(url)) as Rc<dyn Queue>),
-            memory_mb: environment.memory_mb,
+            objects: Rc::new(S3::new(clients.s3)),
+            table: Rc::new(DynamoTable::new(clients.dynamodb, environment.table.clone().unwrap_or_default())),
+            secrets: Rc::new(SecretsManager::new(clients.secrets)),
+            queue,
+            memory_mb: Cell::new(0),
             watcher: None,
-            clock,
-            rng,
         };
         Ok(Self { env: Rc::new(env), environment, app: RefCell::default() })
     }
 
     /// The app with the settings as they are now: a file is read once, an object again when its entity tag has changed.
     pub async fn app(&self) -> Result<Rc<App>> {
+        self.environment.table()?;
         let known = self.app.borrow().clone();
-        let path = self.environment.config.as_deref().ok_or_else(|| {
-            Error::invalid(codes::CONFIG_MISSING, "the environment variable HUBFERRY_CONFIG is not set")
-        })?;
-        if let Some(location) = Location::parse(path) {
-            if let Some((app, Some(etag))) = &known {
-                match self.env.objects.head(&location, None).await {
-                    Ok(object) if object.etag == *etag => return Ok(app.clone()),
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::warn!(error = %error, "{path} cannot be looked at; the settings read before stay in force");
-                        return Ok(app.clone());
+        match self.environment.config()? {
+            ConfigSource::Path(path) => {
+                if let Some((app, None)) = known {
+                    return Ok(app);
+                }
+                let name = path.display().to_string();
+                let bytes = std::fs::read(&path)
+                    .map_err(|error| Error::invalid(codes::CONFIG_MISSING, format!("{name} cannot be read: {error}")))?;
+                self.keep(&bytes, &name, None)
+            }
+            ConfigSource::Object(location) => {
+                if let Some((app, Some(etag))) = known {
+                    match self.env.objects.head(&location, None).await {
+                        Ok(object) if object.etag != etag => {}
+                        Ok(_) => return Ok(app),
+                        Err(error) => {
+                            tracing::warn!(error = %error, "{location} cannot be looked at; the settings read before stay in force");
+                            return Ok(app);
+                        }
                     }
                 }
+                let (bytes, etag) = self.env.objects.get(&location).await?.ok_or_else(|| {
+                    Error::invalid(codes::CONFIG_MISSING, format!("{location}: there is no such object"))
+                })?;
+                self.keep(&bytes, &location.to_string(), Some(etag))
             }
-            let (bytes, etag) = self.env.objects.get(&location).await?.ok_or_else(|| {
-                Error::invalid(codes::CONFIG_MISSING, format!("{path}: there is no such object"))
-            })?;
-            let text = std::str::from_utf8(&bytes)
-                .map_err(|error| Error::invalid(codes::CONFIG_INVALID, format!("{path} is not UTF-8 text: {error}")))?;
-            return self.keep(load::parse(text, path)?, Some(etag));
         }
-        if let Some((app, None)) = known {
-            return Ok(app);
-        }
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::invalid(codes::CONFIG_MISSING, format!("{path} cannot be read: {error}")))?;
-        self.keep(load::parse(&text, path)?, None)
     }
 
-    fn keep(&self, config: Config, etag: Option<String>) -> Result<Rc<App>> {
-        let app = Rc::new(App::new(self.env.clone(), Rc::new(config)));
+    fn keep(&self, bytes: &[u8], name: &str, etag: Option<String>) -> Result<Rc<App>> {
+        let config = load::parse(&load::text(bytes, name)?, name)?;
+        let app = Rc::new(App::new(self.env.clone(), Rc::new(config))?);
         *self.app.borrow_mut() = Some((app.clone(), etag));
         Ok(app)
     }
@@ -303,6 +328,7 @@ impl Process {
     /// One invocation.
     pub async fn invoke(&self, event: LambdaEvent<Value>) -> std::result::Result<Answer, Diagnostic> {
         let (payload, context) = event.into_parts();
+        self.env.memory_mb.set(u32::try_from(context.env_config.memory).unwrap_or(0));
         let deadline = Deadline {
             at: jiff::Timestamp::from_millisecond(i64::try_from(context.deadline).unwrap_or(i64::MAX))
                 .unwrap_or(jiff::Timestamp::MAX),

@@ -12,7 +12,7 @@
 //! | state | [`state::Table`] | DynamoDB; a local file; memory |
 //!
 //! Two smaller ones, [`secrets::Secrets`] and [`queue::Queue`], complete the set; [`app`] is the only
-//! module that names the concrete types behind them.
+//! module that names the concrete types behind them. [`aws`] builds the clients of those that are AWS services.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -27,6 +27,7 @@
 //! | [`error`], [`codes`] | what can go wrong, who acts on it, and the page that explains it |
 
 pub mod app;
+pub mod aws;
 pub mod clock;
 pub mod codes;
 pub mod config;

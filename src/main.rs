@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use hubferry::{app::Process, config::environment::Environment, logging};
+use hubferry::{app::Process, config::Environment, logging};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let environment = Environment::read();
-    logging::json(environment.log_filter.as_deref());
+    logging::start(logging::Format::Json, environment.log_filter.as_deref());
     let process = Rc::new(Process::start(environment).await?);
     if let Err(error) = process.app().await {
         // Each invocation reads the settings again and says what is wrong with them: mending the file is enough.

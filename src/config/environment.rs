@@ -31,6 +31,8 @@ pub struct Environment {
     pub table: Option<String>,
     /// `HUBFERRY_QUEUE_URL`. Without it the resume schedule finds the continuations.
     pub queue_url: Option<String>,
+    /// `RUST_LOG`: what is logged.
+    pub log_filter: Option<String>,
 }
 
 impl Environment {
@@ -43,7 +45,7 @@ impl Environment {
     /// The variables as `lookup` has them.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let value = |name| lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        Self { config: value(HUBFERRY_CONFIG), table: value(HUBFERRY_TABLE), queue_url: value(HUBFERRY_QUEUE_URL) }
+        Self { config: value(HUBFERRY_CONFIG), table: value(HUBFERRY_TABLE), queue_url: value(HUBFERRY_QUEUE_URL), log_filter: value("RUST_LOG") }
     }
 
     /// Where the configuration is. `CONFIG_MISSING` if nothing says so, or if an S3 address lacks bucket or key.

@@ -29,7 +29,7 @@ use crate::{
     config::Import,
     csv::reject::header_line,
     error::{Error, ErrorKind, Result},
-    event::{SourceObject, normalised_sequencer},
+    event::{SourceObject, normalised},
     objects::{Location, ObjectVersion},
     report::{Cost, Counts, FilePosition, Outcome, Report, ReportError, Source},
     state::runs::{Admission, Lease, Leased, Run, RunSource, STALLS_MAX, version_of},
@@ -43,7 +43,7 @@ const CONTINUE_AFTER_FAILURE_SECONDS: u16 = 60;
 
 /// Imports the object of an event.
 pub async fn on_object(app: &App, source: &SourceObject, deadline: Deadline, owner: &str) -> Result<Answer> {
-    let Some(import) = app.config().import_for(&source.key)? else {
+    let Some(import) = app.import_for(&source.key)? else {
         let message = format!("no import matches s3://{}/{}", source.bucket, source.key);
         tracing::info!(bucket = source.bucket, key = source.key, "{message}");
         return Ok(Answer::Nothing(message));
@@ -79,7 +79,7 @@ pub async fn on_object(app: &App, source: &SourceObject, deadline: Deadline, own
         version_id: object.version_id.clone(),
         etag: object.etag.clone(),
         size: object.size,
-        sequencer: source.sequencer.as_deref().map(normalised_sequencer),
+        sequencer: source.sequencer.as_deref().map(normalised),
     };
     let new_id = run_id(app.env().clock.now(), &app.env().rng);
     let admission = app
@@ -309,7 +309,7 @@ async fn on_lease(
     };
     job.count_costs();
     let spent = env.clock.elapsed().saturating_sub(began).as_secs_f64();
-    job.progress.gb_seconds += spent * f64::from(env.memory_mb.unwrap_or(0)) / 1024.0;
+    job.progress.gb_seconds += spent * f64::from(env.memory_mb.get()) / 1024.0;
     conclude(app, job, run, end).await
 }
 

@@ -3,6 +3,10 @@
 //! Contract of every implementation: reads are pinned to one version of an object (`If-Match`, or the version id);
 //! a `put` replaces the object whole or not at all; an upload is visible only once it is finished.
 
+pub mod folder;
+pub mod memory;
+pub mod s3;
+
 use std::{fmt, ops::Range};
 
 use async_trait::async_trait;

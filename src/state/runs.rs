@@ -464,7 +464,7 @@ impl Runs {
     }
 
     /// Writes the last-run context from a report.
-    async fn remember(&self, report: &Report) -> Result<()> {
+    pub async fn remember(&self, report: &Report) -> Result<()> {
         let last = encode(&LastRun::from(report))?;
         let mut set = vec![("last_run", Value::S(last.clone()))];
         if report.outcome == Outcome::Done {

@@ -1,0 +1,4 @@
+//! What every implementation behind a door must do: one suite a door, run on each of them.
+
+mod objects;
+mod table;
