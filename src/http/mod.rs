@@ -1,8 +1,9 @@
 //! The door to the CRMs: a request goes in, a response or a lost connection comes out.
 //!
 //! A status outside 2xx is a response, not an error. Policies (retries, pacing, tokens) are plain code around
-//! the door, in [`retry`], [`rate_limit`] and [`token`].
+//! the door, in [`retry`], [`rate_limit`] and [`token`]; [`client`] is what stands behind it in production.
 
+pub mod client;
 pub mod rate_limit;
 pub mod retry;
 pub mod token;

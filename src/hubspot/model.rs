@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::record::ObjectType;
 
@@ -51,7 +51,7 @@ pub struct ModificationMetadata {
 }
 
 /// One option of an enumeration.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PropertyOption {
     /// What people see.
@@ -115,4 +115,16 @@ pub struct ObjectSchema {
     pub owners: Vec<Owner>,
     /// Fetched only where a mapped property holds pipelines or stages.
     pub pipelines: Vec<Pipeline>,
+}
+
+/// About the account itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccountDetails {
+    /// The portal's id.
+    pub portal_id: u64,
+    /// `STANDARD`, `DEVELOPER_TEST`, `SANDBOX`, `APP_DEVELOPER`.
+    pub account_type: String,
+    /// IANA name, for example `Europe/Dublin`.
+    pub time_zone: String,
 }
