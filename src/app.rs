@@ -17,7 +17,7 @@ use crate::{
     config::{Config, ConfigSource, Environment, Import, Matcher, load},
     error::{Error, ErrorKind, Result},
     event::{self, Event},
-    http::{HttpService, client::ReqwestService},
+    http::{HttpService, client::ReqwestService, rate_limit::LocalBudget},
     hubspot::account::{Account, AccountParts},
     import,
     import::progress::Update,
@@ -155,6 +155,7 @@ impl App {
             clock: self.env.clock.clone(),
             rng: self.env.rng.clone(),
             secrets: self.env.secrets.clone(),
+            budget: Rc::new(LocalBudget::default()),
         }));
         self.accounts.borrow_mut().insert(name.to_owned(), account.clone());
         Ok(account)

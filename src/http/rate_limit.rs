@@ -237,6 +237,12 @@ impl LaneState {
     }
 }
 
+/// The right to make one call now: the next call's turn, taken before it is decided what goes into it.
+#[derive(Debug)]
+pub struct Permit {
+    _private: (),
+}
+
 /// Paces the calls of one account.
 pub struct RateLimiter {
     clock: Rc<dyn Clock>,
@@ -282,7 +288,7 @@ impl RateLimiter {
     /// Waits for the next slot, first come, first served. Dropping the future gives the place in the queue back.
     ///
     /// `DAILY_LIMIT` when the day's calls are spent but for the reserve.
-    pub async fn acquire(&self, bucket: Bucket) -> Result<()> {
+    pub async fn acquire(&self, bucket: Bucket) -> Result<Permit> {
         let lane = self.lane(bucket);
         let _turn = lane.turn.lock().await;
         loop {
@@ -319,7 +325,13 @@ impl RateLimiter {
         counts.search += u64::from(bucket == Bucket::Search);
         let mut daily = self.daily.borrow_mut();
         daily.remaining = daily.remaining.map(|remaining| remaining.saturating_sub(1));
-        Ok(())
+        Ok(Permit { _private: () })
+    }
+
+    /// Calls a second that the burst limit allows.
+    pub fn ceiling_per_second(&self) -> f64 {
+        let state = self.burst.state.borrow();
+        f64::from(state.limit) / state.interval.as_secs_f64()
     }
 
     /// Learns from the headers of an answer. Absent or unreadable ones teach nothing.

@@ -212,13 +212,24 @@ impl Account {
 
     /// As [`Account::call`], but a refusal of the request as such (4xx other than 401, 403, 408, 423, 429, 477) is an answer too.
     pub async fn ask(&self, call: Call, deadline: Deadline) -> Result<Answer> {
-        self.ask_until(call, deadline, |_| true).await
+        self.ask_until(call, None, deadline, |_| true).await
+    }
+
+    /// Waits for the next call's turn under the ten-second limit. What goes into the call can be decided when it has come.
+    pub async fn permit(&self, deadline: Deadline) -> Result<Permit> {
+        self.acquire(Bucket::Burst, deadline).await
+    }
+
+    /// Calls a second that the ten-second limit allows.
+    pub fn ceiling_per_second(&self) -> f64 {
+        self.limiter.ceiling_per_second()
     }
 
     /// As [`Account::ask`]; a 2xx that is not `readable` counts as lost and is asked for again.
     pub(super) async fn ask_until(
         &self,
         call: Call,
+        mut permit: Option<Permit>,
         deadline: Deadline,
         readable: impl Fn(&Answer) -> bool,
     ) -> Result<Answer> {
@@ -228,7 +239,9 @@ impl Account {
         let mut reauthorized = false;
         let mut attempt = 0;
         loop {
-            self.acquire(call.bucket, deadline).await.map_err(|error| error.context(&what))?;
+            if permit.take().is_none() {
+                self.acquire(call.bucket, deadline).await.map_err(|error| error.context(&what))?;
+            }
             attempt += 1;
             let request = self.request(&call, &token)?;
             let timeout = CALL_TIMEOUT.min(deadline.remaining(self.parts.clock.now()));
@@ -281,7 +294,7 @@ impl Account {
         }
     }
 
-    async fn acquire(&self, bucket: Bucket, deadline: Deadline) -> Result<()> {
+    async fn acquire(&self, bucket: Bucket, deadline: Deadline) -> Result<Permit> {
         let remaining = deadline.remaining(self.parts.clock.now()).saturating_sub(ATTEMPT_RESERVE);
         let late = || {
             let message = "there is no time left for the call in this invocation";

@@ -91,7 +91,7 @@ struct Work<'a> {
 impl Account {
     /// Creates or updates records by `id_property`; one verdict for each input, in their order.
     ///
-    /// Any number of inputs: they are split into calls, rows with equal keys into calls after each other. An error means that the
+    /// `permit` is the first call's turn where it was waited for already. Any number of inputs: they are split into calls, rows with equal keys into calls after each other. An error means that the
     /// run cannot go on or has to wait: `KEY_NOT_UNIQUE`, `HUBSPOT_REFUSED` for a refusal that no row explains, and those of
     /// [`Account::call`]. Sending the same inputs again is always safe.
     pub async fn upsert(
@@ -99,11 +99,12 @@ impl Account {
         object: &ObjectType,
         id_property: &str,
         inputs: &[Input],
+        permit: Option<Permit>,
         deadline: Deadline,
     ) -> Result<Vec<Verdict>> {
         let mut verdicts = vec![None; inputs.len()];
         let write = Write { kind: WriteKind::Upsert, object, id_property: Some(id_property) };
-        self.write(write, inputs, &mut verdicts, deadline).await?;
+        self.write(write, inputs, &mut verdicts, permit, deadline).await?;
         Ok(verdicts.into_iter().map(|verdict| verdict.unwrap_or(Verdict::Unknown)).collect())
     }
 
@@ -114,6 +115,7 @@ impl Account {
         write: Write<'_>,
         inputs: &[Input],
         verdicts: &mut [Option<Verdict>],
+        mut permit: Option<Permit>,
         deadline: Deadline,
     ) -> Result<()> {
         let mut work = Work { write, inputs, verdicts, stack: Vec::new(), nameless: None };
@@ -129,7 +131,7 @@ impl Account {
             let mut call = Call::post(self.paths.objects(write.object, write.kind.path()), Bytes::from(body));
             call.repeatable = write.kind != WriteKind::Create;
             let readable = |answer: &Answer| BatchAnswer::read(&answer.body, write.id_property).is_some();
-            let answer = match self.ask_until(call, deadline, readable).await {
+            let answer = match self.ask_until(call, permit.take(), deadline, readable).await {
                 Ok(answer) => answer,
                 // Perhaps created, perhaps not: sending it again could create it twice.
                 Err(error) if error.kind() == ErrorKind::Unknown && write.kind == WriteKind::Create => {

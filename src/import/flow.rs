@@ -26,8 +26,8 @@ use crate::{
         reject::reject_line,
     },
     error::{Error, ErrorKind, Result},
-    hubspot::batch::Verdict,
-    http::rate_limit::{Bucket, Permit},
+    hubspot::verdict::Verdict,
+    http::rate_limit::Permit,
     record::{Input, Reason, Reject},
     report::{FilePosition, RowOutcome},
     state::runs::RENEW_AFTER,
@@ -318,7 +318,7 @@ impl Flow<'_> {
         if self.permit.is_none() && self.sendable().is_some() {
             let account = self.job.account.clone();
             let deadline = self.calls_until();
-            self.permit = Some(Box::pin(async move { account.limiter().acquire(Bucket::Burst, deadline).await }));
+            self.permit = Some(Box::pin(async move { account.permit(deadline).await }));
         }
     }
 
@@ -343,7 +343,7 @@ impl Flow<'_> {
         let (object, key) = (lane.object.clone(), lane.key.clone());
         self.in_flight.push(Box::pin(async move {
             let inputs: Vec<Input> = batch.iter().map(|pending| pending.input.clone()).collect();
-            let verdicts = account.upsert(&object, &key, &inputs, permit, deadline).await;
+            let verdicts = account.upsert(&object, &key, &inputs, Some(permit), deadline).await;
             Landed { lane: index, batch, verdicts }
         }));
     }
@@ -466,7 +466,7 @@ impl Flow<'_> {
     /// How much of what the limit allowed was used, between the first call and the last.
     fn count_limit_use(&mut self) {
         let Some(first) = self.first_permit else { return };
-        let rate = self.job.account.limiter().ceiling_per_second();
+        let rate = self.job.account.ceiling_per_second();
         #[expect(clippy::cast_precision_loss, reason = "a count of calls")]
         if self.permits > 1 {
             self.job.progress.calls_possible += (self.last_permit - first).as_secs_f64() * rate;

@@ -25,7 +25,7 @@ use crate::{
         reject::RejectColumns,
     },
     error::{Error, ErrorKind, Result},
-    hubspot::account::Account,
+    hubspot::{account::Account, properties::SchemaParts},
     mapping::{self, Detected, Mapping, MappingSpec, Problem},
     objects::ObjectVersion,
     record::{ObjectType, PropertyName},
@@ -226,7 +226,7 @@ impl Job {
                     known.insert(normal(&rule.details().property));
                 }
             }
-            for property in self.account.schema(&spec.object, self.deadline).await?.properties.values() {
+            for property in self.account.schema(&spec.object, SchemaParts::default(), self.deadline).await?.properties.values() {
                 known.insert(normal(&property.name));
                 known.insert(normal(&property.label));
             }
@@ -249,9 +249,10 @@ impl Job {
                 mode: self.import.mode,
                 time_zone: &time_zone,
             };
-            let schema = self.account.schema(&record.object, self.deadline).await?;
+            let schema = self.account.schema(&record.object, SchemaParts::default(), self.deadline).await?;
             let needs = Mapping::needs(&spec, header, &schema);
-            let schema = self.account.schema_with(schema, needs, self.deadline).await?;
+            let parts = SchemaParts { owners: needs.owners, pipelines: needs.pipelines };
+            let schema = self.account.schema(&record.object, parts, self.deadline).await?;
             match Mapping::compile(&spec, header, &schema, detected.clone()) {
                 Ok(mapping) => {
                     let unused: Vec<String> = mapping.ignored_columns().iter().map(|ignored| ignored.column.clone()).collect();
@@ -284,7 +285,7 @@ impl Job {
     pub(super) fn count_costs(&mut self) {
         let (calls, writes, requests) = self.baseline.earlier;
         let mut total = calls;
-        total += self.account.limiter().calls() - self.baseline.calls;
+        total += calls_of(&self.account) - self.baseline.calls;
         self.progress.calls = total;
         self.progress.table_writes = writes + self.env.table.writes().saturating_sub(self.baseline.table_writes);
         self.progress.object_requests = requests + self.env.objects.requests().saturating_sub(self.baseline.object_requests);
@@ -306,6 +307,12 @@ impl Loaded {
         self.drained = self.ended && next.is_none();
         next
     }
+}
+
+/// The calls that this process has made to the account.
+pub(super) fn calls_of(account: &Account) -> Calls {
+    let counts = account.counts();
+    Calls { total: counts.total, retried: counts.retried, throttled: counts.throttled, search: counts.search }
 }
 
 /// One of a row's records, as configured.

@@ -276,7 +276,7 @@ async fn on_lease(
     let earlier = (progress.calls, progress.table_writes, progress.object_requests);
     let account = app.account(&import.hubspot)?;
     let baseline = Baseline {
-        calls: account.limiter().calls(),
+        calls: job::calls_of(&account),
         table_writes: env.table.writes(),
         object_requests: env.objects.requests(),
         earlier,
