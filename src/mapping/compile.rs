@@ -61,7 +61,7 @@ pub(super) fn compile(
         let converter = Converter::new(schema, column.definition, format, style, &zone);
         match &converter {
             Converter::Number(Some(_)) => {
-                drop(used.columns.insert(name.to_owned(), super::DetectedColumn { date: None, ..style }))
+                used.columns.insert(name.to_owned(), super::DetectedColumn { date: None, ..style });
             }
             Converter::Date { format: None, order: Some(_) }
             | Converter::DateTime { format: None, order: Some(_), .. } => {

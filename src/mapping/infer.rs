@@ -110,7 +110,7 @@ impl Guess {
         }
         if self.number {
             let digits = cell.bytes().filter(u8::is_ascii_digit).count();
-            let code = cell.starts_with('0') && cell.bytes().nth(1).is_some_and(|byte| byte.is_ascii_digit());
+            let code = cell.starts_with('0') && cell.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
             let phone = cell.starts_with('+');
             let unclear = numbers::convert(cell, None) == Err(numbers::NumberFault::Ambiguous);
             self.unclear_number |= unclear;

@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(closest("frstname", names), Some("firstname"));
         assert_eq!(closest("Life Cycle Stage", names), Some("lifecyclestage"));
         assert_eq!(closest("e-mail", names), Some("email"));
-        assert_eq!(nearest("lastnam", names, 3), ["lastname", "firstname"]);
+        assert_eq!(nearest("lastnam", ["lastnames", "firstname", "lastname"], 3), ["lastname", "lastnames"]);
     }
 
     #[test]
