@@ -3,7 +3,9 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap, rc::Rc};
+    collections::BTreeMap,
+    rc::Rc,
+};
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse};
 use lambda_runtime::{Diagnostic, LambdaEvent};
@@ -96,7 +98,10 @@ impl Serialize for Answer {
 
 impl From<Error> for Diagnostic {
     fn from(error: Error) -> Self {
-        Self { error_type: error.code().as_str().to_owned(), error_message: format!("{}. {}", error.message(), error.hint()) }
+        Self {
+            error_type: error.code().as_str().to_owned(),
+            error_message: format!("{}. {}", error.message(), error.hint()),
+        }
     }
 }
 
@@ -271,7 +276,8 @@ impl Process {
     /// Only if no HTTP client can be built: what the environment lacks is told to each invocation, where it is seen.
     pub async fn start(environment: Environment) -> Result<Self> {
         let clients = Clients::new(&aws::load().await);
-        let queue = environment.queue_url.as_deref().map(|url| Rc::new(Sqs::new(clients.sqs.clone(), url)) as Rc<dyn Queue>);
+        let queue =
+            environment.queue_url.as_deref().map(|url| Rc::new(Sqs::new(clients.sqs.clone(), url)) as Rc<dyn Queue>);
         let env = Env {
             clock: Rc::new(SystemClock::new()),
             rng: Rc::new(Rng::from_system()),
@@ -296,8 +302,9 @@ impl Process {
                     return Ok(app);
                 }
                 let name = path.display().to_string();
-                let bytes = std::fs::read(&path)
-                    .map_err(|error| Error::invalid(codes::CONFIG_MISSING, format!("{name} cannot be read: {error}")))?;
+                let bytes = std::fs::read(&path).map_err(|error| {
+                    Error::invalid(codes::CONFIG_MISSING, format!("{name} cannot be read: {error}"))
+                })?;
                 self.keep(&bytes, &name, None)
             }
             ConfigSource::Object(location) => {

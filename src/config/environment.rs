@@ -45,7 +45,12 @@ impl Environment {
     /// The variables as `lookup` has them.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let value = |name| lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        Self { config: value(HUBFERRY_CONFIG), table: value(HUBFERRY_TABLE), queue_url: value(HUBFERRY_QUEUE_URL), log_filter: value("RUST_LOG") }
+        Self {
+            config: value(HUBFERRY_CONFIG),
+            table: value(HUBFERRY_TABLE),
+            queue_url: value(HUBFERRY_QUEUE_URL),
+            log_filter: value("RUST_LOG"),
+        }
     }
 
     /// Where the configuration is. `CONFIG_MISSING` if nothing says so, or if an S3 address lacks bucket or key.

@@ -20,7 +20,7 @@ use crate::{
     http::{
         HttpService,
         client::CALL_TIMEOUT,
-        rate_limit::{Bucket, Budget, CallCounts, RateLimiter},
+        rate_limit::{Bucket, Budget, CallCounts, Permit, RateLimiter},
         retry::{ATTEMPT_RESERVE, Decision, Failure, Policy, Tries, retry_decision},
         token::{Token, TokenParts, TokenSource, call_within, percent_encode},
     },

@@ -20,6 +20,7 @@ use crate::{
     Error, ErrorKind, Result,
     clock::Deadline,
     codes,
+    http::rate_limit::Permit,
     record::{Input, ObjectType, Reason, fold_key},
 };
 

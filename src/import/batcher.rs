@@ -51,7 +51,12 @@ impl Pending {
             let place = guess.or_else(|| {
                 places
                     .get_or_insert_with(|| {
-                        self.input.properties.iter().enumerate().map(|(index, (name, _))| (name.clone(), index)).collect()
+                        self.input
+                            .properties
+                            .iter()
+                            .enumerate()
+                            .map(|(index, (name, _))| (name.clone(), index))
+                            .collect()
                     })
                     .get(name)
                     .copied()

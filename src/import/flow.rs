@@ -26,8 +26,8 @@ use crate::{
         reject::reject_line,
     },
     error::{Error, ErrorKind, Result},
-    hubspot::verdict::Verdict,
     http::rate_limit::Permit,
+    hubspot::verdict::Verdict,
     record::{Input, Reason, Reject},
     report::{FilePosition, RowOutcome},
     state::runs::RENEW_AFTER,
@@ -226,7 +226,9 @@ impl Flow<'_> {
     }
 
     fn is_complete(&self) -> bool {
-        self.loaded.exhausted() && self.ledger.is_empty() && self.loaded.lanes.iter().all(|lane| lane.batcher.is_empty())
+        self.loaded.exhausted()
+            && self.ledger.is_empty()
+            && self.loaded.lanes.iter().all(|lane| lane.batcher.is_empty())
     }
 
     /// Reads as far ahead as two batches, so that a batch is full when its turn comes.
@@ -364,7 +366,8 @@ impl Flow<'_> {
             )));
         }
         let object = lane.object.as_str();
-        let counts = (self.job.import.records.len() > 1).then(|| self.job.progress.records.entry(object.to_owned()).or_default());
+        let counts = (self.job.import.records.len() > 1)
+            .then(|| self.job.progress.records.entry(object.to_owned()).or_default());
         let mut record_outcomes = Vec::new();
         for (pending, verdict) in batch.into_iter().zip(verdicts) {
             match verdict {
@@ -386,7 +389,10 @@ impl Flow<'_> {
                 Verdict::Unknown => {
                     lane.batcher.landed(&pending);
                     for (row, _) in &pending.rows {
-                        let reason = Reason::new(codes::NO_VERDICT, "HubSpot gave no verdict on the row, however often it was asked");
+                        let reason = Reason::new(
+                            codes::NO_VERDICT,
+                            "HubSpot gave no verdict on the row, however often it was asked",
+                        );
                         record_outcomes.push(RowOutcome::Deferred);
                         self.ledger.settle(*row, RowOutcome::Deferred, Some(reason));
                     }

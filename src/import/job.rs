@@ -106,12 +106,18 @@ pub(super) struct Baseline {
 impl Job {
     /// Works on the run until it ends or has to stop. Progress is saved when this returns, unless the lease was lost.
     pub(super) async fn work(&mut self) -> Result<End> {
-        let mut source =
-            Source::new(self.env.objects.clone(), self.object.clone(), self.file_compression(), self.progress.position.byte);
+        let mut source = Source::new(
+            self.env.objects.clone(),
+            self.object.clone(),
+            self.file_compression(),
+            self.progress.position.byte,
+        );
         let mut loaded = match self.load(&mut source).await {
             Ok(Some(loaded)) => loaded,
             Ok(None) => return Ok(End::Complete),
-            Err(error) if error.kind() == ErrorKind::Invalid => return Ok(End::Invalid(error.context(&self.object.location))),
+            Err(error) if error.kind() == ErrorKind::Invalid => {
+                return Ok(End::Invalid(error.context(&self.object.location)));
+            }
             Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
             Err(error) => return Ok(End::Failed(error.context(&self.object.location))),
         };
@@ -131,7 +137,15 @@ impl Job {
             reader.expect_columns(file.columns.len());
             let (header, reject_columns) = header_of(&file.columns);
             let lanes = self.lanes(&header, &file.detected).await?;
-            return Ok(Some(Loaded { reader, read_ahead: VecDeque::new(), lanes, header, reject_columns, ended: false, drained: false }));
+            return Ok(Some(Loaded {
+                reader,
+                read_ahead: VecDeque::new(),
+                lanes,
+                header,
+                reject_columns,
+                ended: false,
+                drained: false,
+            }));
         }
         let mut sample = Vec::new();
         let mut whole = false;
@@ -226,7 +240,9 @@ impl Job {
                     known.insert(normal(&rule.details().property));
                 }
             }
-            for property in self.account.schema(&spec.object, SchemaParts::default(), self.deadline).await?.properties.values() {
+            for property in
+                self.account.schema(&spec.object, SchemaParts::default(), self.deadline).await?.properties.values()
+            {
                 known.insert(normal(&property.name));
                 known.insert(normal(&property.label));
             }
@@ -255,7 +271,8 @@ impl Job {
             let schema = self.account.schema(&record.object, parts, self.deadline).await?;
             match Mapping::compile(&spec, header, &schema, detected.clone()) {
                 Ok(mapping) => {
-                    let unused: Vec<String> = mapping.ignored_columns().iter().map(|ignored| ignored.column.clone()).collect();
+                    let unused: Vec<String> =
+                        mapping.ignored_columns().iter().map(|ignored| ignored.column.clone()).collect();
                     ignored = Some(match ignored {
                         None => unused,
                         Some(others) => others.into_iter().filter(|column| unused.contains(column)).collect(),
@@ -288,7 +305,8 @@ impl Job {
         total += calls_of(&self.account) - self.baseline.calls;
         self.progress.calls = total;
         self.progress.table_writes = writes + self.env.table.writes().saturating_sub(self.baseline.table_writes);
-        self.progress.object_requests = requests + self.env.objects.requests().saturating_sub(self.baseline.object_requests);
+        self.progress.object_requests =
+            requests + self.env.objects.requests().saturating_sub(self.baseline.object_requests);
     }
 }
 

@@ -92,7 +92,13 @@ impl Ledger {
         let entry = if ready { self.rows.pop_front()? } else { return None };
         self.first += 1;
         self.bytes -= entry.cells.bytes();
-        Some(Settled { line: entry.line, end: entry.end, cells: entry.cells, outcome: entry.outcome?, reason: entry.reason })
+        Some(Settled {
+            line: entry.line,
+            end: entry.end,
+            cells: entry.cells,
+            outcome: entry.outcome?,
+            reason: entry.reason,
+        })
     }
 
     /// Number of the first row that is not accounted for.

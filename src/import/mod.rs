@@ -98,7 +98,10 @@ pub async fn resume(app: &App, run: &Run, deadline: Deadline, owner: &str) -> Re
     let Some(import) = app.config().imports.iter().find(|import| import.name == run.name) else {
         return Err(Error::invalid(
             codes::NAME_UNKNOWN,
-            format!("run {} belongs to the import `{}`, which hubferry.yaml does not have any more", run.run_id, run.name),
+            format!(
+                "run {} belongs to the import `{}`, which hubferry.yaml does not have any more",
+                run.run_id, run.name
+            ),
         ));
     };
     work(app, Rc::new(import.clone()), &run.run_id, deadline, owner).await
@@ -163,7 +166,10 @@ fn superseded(app: &App, import: &Import, source: &SourceObject, object: &Object
     };
     let mut report = blank_report(&import.name, &import.hubspot, None, source, now, now);
     report.outcome = Outcome::Superseded;
-    report.notes.push("a newer version of this object was imported before, or has an event of its own; nothing was written".to_owned());
+    report.notes.push(
+        "a newer version of this object was imported before, or has an event of its own; nothing was written"
+            .to_owned(),
+    );
     report
 }
 
@@ -270,9 +276,9 @@ async fn on_lease(
         etag: run.source.etag.clone(),
         size: run.source.size,
     };
-    let state_folder =
-        Location::new(&run.source.bucket, format!("state/import/{}/{}/", import.name, run.run_id));
-    let rejects = Log::open(env.objects.clone(), state_folder, "rejects", lease.fence, progress.rejects.clone()).await?;
+    let state_folder = Location::new(&run.source.bucket, format!("state/import/{}/{}/", import.name, run.run_id));
+    let rejects =
+        Log::open(env.objects.clone(), state_folder, "rejects", lease.fence, progress.rejects.clone()).await?;
     let earlier = (progress.calls, progress.table_writes, progress.object_requests);
     let account = app.account(&import.hubspot)?;
     let baseline = Baseline {
@@ -337,9 +343,10 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
         End::Failed(error) => match error.kind() {
             ErrorKind::Conflict => (Outcome::Superseded, Some(error)),
             // The next invocation may find it mended; a run that never gets on fails after a few (`stalls`).
-            ErrorKind::Throttled { .. } | ErrorKind::DailyLimit | ErrorKind::Unavailable { .. } | ErrorKind::Unknown => {
-                (Outcome::Yielded, Some(error))
-            }
+            ErrorKind::Throttled { .. }
+            | ErrorKind::DailyLimit
+            | ErrorKind::Unavailable { .. }
+            | ErrorKind::Unknown => (Outcome::Yielded, Some(error)),
             _ => (Outcome::Failed, Some(error)),
         },
     };
@@ -347,7 +354,8 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
     let rejects_at = Location::new(&source_bucket, format!("rejects/{}/{}.csv", job.import.name, run.run_id));
     let any_rejects = !job.rejects.is_empty();
     if outcome.is_final() && any_rejects {
-        let header = job.progress.file.as_ref().map(|file| header_line(&job::header_of(&file.columns).0)).unwrap_or_default();
+        let header =
+            job.progress.file.as_ref().map(|file| header_line(&job::header_of(&file.columns).0)).unwrap_or_default();
         job.rejects.join(&rejects_at, &header, "text/csv; charset=utf-8").await?;
     }
     job.count_costs();
@@ -355,9 +363,11 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
     let mut source = source_of(&run.source);
     if let Some(file) = &progress.file {
         source.dialect = serde_json::to_value(&file.dialect).ok();
-        source.compression = serde_json::to_value(file.compression).ok().and_then(|name| name.as_str().map(str::to_owned));
+        source.compression =
+            serde_json::to_value(file.compression).ok().and_then(|name| name.as_str().map(str::to_owned));
     }
-    let mut report = blank_report(&job.import.name, &job.import.hubspot, Some(run.run_id.clone()), source, run.started_at, now);
+    let mut report =
+        blank_report(&job.import.name, &job.import.hubspot, Some(run.run_id.clone()), source, run.started_at, now);
     report.outcome = outcome;
     report.rows = progress.rows;
     report.records.clone_from(&progress.records);
@@ -415,8 +425,9 @@ async fn hand_over(app: &App, lease: &Lease, error: Option<&Error>) -> Result<()
 async fn store_report(app: &App, bucket: &str, report: &Report) -> Result<()> {
     let id = report.run_id.as_deref().unwrap_or("none");
     let location = Location::new(bucket, format!("reports/{}/{}/{id}.json", report.job, report.name));
-    let body = serde_json::to_vec_pretty(report)
-        .map_err(|error| Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, "the report cannot be written as JSON").with_source(error))?;
+    let body = serde_json::to_vec_pretty(report).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, "the report cannot be written as JSON").with_source(error)
+    })?;
     app.env().objects.put(&location, Bytes::from(body), "application/json").await
 }
 
@@ -429,10 +440,21 @@ fn log_summary(report: &Report) {
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
-                run_id, job = report.job, name = report.name, outcome, error_code,
-                rows_read = rows.read, rows_created = rows.created, rows_updated = rows.updated, rows_unchanged = rows.unchanged,
-                rows_merged = rows.merged, rows_rejected = rows.rejected, rows_deferred = rows.deferred,
-                calls = report.calls.total, calls_throttled = report.calls.throttled, duration_ms = report.duration_ms,
+                run_id,
+                job = report.job,
+                name = report.name,
+                outcome,
+                error_code,
+                rows_read = rows.read,
+                rows_created = rows.created,
+                rows_updated = rows.updated,
+                rows_unchanged = rows.unchanged,
+                rows_merged = rows.merged,
+                rows_rejected = rows.rejected,
+                rows_deferred = rows.deferred,
+                calls = report.calls.total,
+                calls_throttled = report.calls.throttled,
+                duration_ms = report.duration_ms,
                 invocations = report.invocations,
                 "run {outcome}"
             )

@@ -19,14 +19,14 @@ use crate::{
 const RANGE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Bytes of the first read: what kind of file it is shows in the first few, and most files are smaller than a range.
-pub const FIRST_BYTES: u64 = 1024 * 1024;
+pub(super) const FIRST_BYTES: u64 = 1024 * 1024;
 
 /// Decompressed bytes of one step.
-pub const STEP_BYTES: usize = 128 * 1024;
+pub(super) const STEP_BYTES: usize = 128 * 1024;
 
 /// What a step brought.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// Bytes were appended.
     Bytes,
     /// Nothing until [`Source::fetched`] returns.
@@ -36,7 +36,7 @@ pub enum Step {
 }
 
 /// Reads an object from a position on.
-pub struct Source {
+pub(super) struct Source {
     objects: Rc<dyn Objects>,
     object: ObjectVersion,
     compression: Option<Compression>,
@@ -52,26 +52,41 @@ pub struct Source {
 
 impl Source {
     /// Reads `object` from decompressed byte `position` on. `compression` is known where a run continues.
-    pub fn new(objects: Rc<dyn Objects>, object: ObjectVersion, compression: Option<Compression>, position: u64) -> Self {
+    pub(super) fn new(
+        objects: Rc<dyn Objects>,
+        object: ObjectVersion,
+        compression: Option<Compression>,
+        position: u64,
+    ) -> Self {
         let (next, skip) = match compression {
             Some(Compression::None) => (position, 0),
             _ => (0, position),
         };
-        Self { objects, object, compression, decompressor: None, skip, next, fetch: None, raw: Bytes::new(), ended: false }
+        Self {
+            objects,
+            object,
+            compression,
+            decompressor: None,
+            skip,
+            next,
+            fetch: None,
+            raw: Bytes::new(),
+            ended: false,
+        }
     }
 
     /// How the object is compressed; known after the first [`Step::Bytes`].
-    pub fn compression(&self) -> Compression {
+    pub(super) fn compression(&self) -> Compression {
         self.compression.unwrap_or(Compression::None)
     }
 
     /// Bytes of the object that have been fetched, for progress.
-    pub fn fetched_bytes(&self) -> u64 {
+    pub(super) fn fetched_bytes(&self) -> u64 {
         self.next.min(self.object.size)
     }
 
     /// Waits for bytes to be fetched. May be dropped and called again.
-    pub async fn fetched(&mut self) -> Result<()> {
+    pub(super) async fn fetched(&mut self) -> Result<()> {
         if self.raw.has_remaining() || self.next >= self.object.size && self.fetch.is_none() {
             return Ok(());
         }
@@ -95,7 +110,7 @@ impl Source {
     }
 
     /// Appends some bytes to `out`, at most about [`STEP_BYTES`].
-    pub fn step(&mut self, out: &mut Vec<u8>) -> Result<Step> {
+    pub(super) fn step(&mut self, out: &mut Vec<u8>) -> Result<Step> {
         if self.ended {
             return Ok(Step::End);
         }

@@ -215,6 +215,11 @@ impl Mapping {
         Ok(Input { key: key.unwrap_or_default(), properties })
     }
 
+    /// Whether the row says nothing about this record: all of its cells are blank.
+    pub fn is_blank(&self, cells: &Cells) -> bool {
+        self.columns.iter().all(|column| cells.get(column.index).is_none_or(|cell| cell.trim().is_empty()))
+    }
+
     /// Columns of the file that go nowhere, in the file's order.
     pub fn ignored_columns(&self) -> &[IgnoredColumn] {
         &self.ignored

@@ -98,7 +98,11 @@ pub struct Run {
 impl Run {
     fn from_item(run_id: &str, item: &Item) -> Result<Self> {
         let corrupt = |what: &str| {
-            Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, format!("item run#{run_id}: attribute `{what}` cannot be read"))
+            Error::new(
+                ErrorKind::Corrupt,
+                codes::STATE_CORRUPT,
+                format!("item run#{run_id}: attribute `{what}` cannot be read"),
+            )
         };
         let text = |name: &str| match item.get(name) {
             Some(Value::S(text)) => Ok(text.clone()),
@@ -110,7 +114,9 @@ impl Run {
         };
         let source = serde_json::from_str(&text("source")?).map_err(|error| corrupt("source").with_source(error))?;
         let report = match item.get("report") {
-            Some(Value::S(report)) => serde_json::from_str(report).map_err(|error| corrupt("report").with_source(error))?,
+            Some(Value::S(report)) => {
+                serde_json::from_str(report).map_err(|error| corrupt("report").with_source(error))?
+            }
             _ => None,
         };
         let outcome = match text("outcome")?.as_str() {
@@ -319,7 +325,11 @@ impl Runs {
                 _ => new_run_id.to_owned(),
             },
             Changed::No(None) => {
-                return Err(Error::new(ErrorKind::Conflict, codes::STATE_UNAVAILABLE, "admitting the object: the pointer vanished"));
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    codes::STATE_UNAVAILABLE,
+                    "admitting the object: the pointer vanished",
+                ));
             }
         };
         self.mark_open(&run_id).await?;
@@ -342,7 +352,11 @@ impl Runs {
         let item = match self.table.update(&run_key(&run_id), create).await? {
             Changed::Yes(item) | Changed::No(Some(item)) => item,
             Changed::No(None) => {
-                return Err(Error::new(ErrorKind::Conflict, codes::STATE_UNAVAILABLE, "admitting the object: the run vanished"));
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    codes::STATE_UNAVAILABLE,
+                    "admitting the object: the run vanished",
+                ));
             }
         };
         Ok(Admission::Run(Box::new(Run::from_item(&run_id, &item)?)))
@@ -351,9 +365,10 @@ impl Runs {
     /// Takes the lease of an open run, if nobody holds it. `owner` is unique to this invocation.
     pub async fn lease(&self, run_id: &str, owner: &str, deadline: Deadline) -> Result<Leased> {
         let now = self.clock.now();
-        let run = self.get(run_id).await?.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, codes::NAME_UNKNOWN, format!("there is no run {run_id}"))
-        })?;
+        let run = self
+            .get(run_id)
+            .await?
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, codes::NAME_UNKNOWN, format!("there is no run {run_id}")))?;
         if run.outcome.is_some() {
             return Ok(Leased::Over(Box::new(run)));
         }
@@ -384,7 +399,11 @@ impl Runs {
                     Some(item) => Run::from_item(run_id, &item)?,
                     None => run,
                 };
-                return Ok(if run.outcome.is_some() { Leased::Over(Box::new(run)) } else { Leased::Busy(Box::new(run)) });
+                return Ok(if run.outcome.is_some() {
+                    Leased::Over(Box::new(run))
+                } else {
+                    Leased::Busy(Box::new(run))
+                });
             }
         };
         let run = Run::from_item(run_id, &item)?;
@@ -491,7 +510,9 @@ impl Runs {
             Changed::Yes(_) => Ok(()),
             // The answer to our own first attempt at ending the run was lost.
             Changed::No(Some(item))
-                if ending.is_some() && item.get("fence") == Some(&lease.fence.into()) && item.get("outcome") == ending.as_ref() =>
+                if ending.is_some()
+                    && item.get("fence") == Some(&lease.fence.into())
+                    && item.get("outcome") == ending.as_ref() =>
             {
                 Ok(())
             }
@@ -522,8 +543,9 @@ fn context_key(job: &str, name: &str) -> Key {
 }
 
 fn encode(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value)
-        .map_err(|error| Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, "state cannot be written as JSON").with_source(error))
+    serde_json::to_string(value).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, "state cannot be written as JSON").with_source(error)
+    })
 }
 
 /// Reads a stored JSON text; `item` names it in the error.
