@@ -49,11 +49,14 @@ struct Label {
     own: bool,
 }
 
+/// An object type's place in the portal and a record's id.
+type RecordKey = (usize, u64);
+
 /// All associations of the account.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Associations {
     labels: Vec<Label>,
-    links: HashMap<(usize, u64), BTreeMap<(usize, u64), Vec<u32>>>,
+    links: HashMap<RecordKey, BTreeMap<RecordKey, Vec<u32>>>,
     named: bool,
 }
 

@@ -218,7 +218,7 @@ impl Portal {
         let token_call = matches!(route.area, Area::Token(_));
         let answer = if let Area::Token(version) = &route.area {
             fault = self.faults.strike(method, path, &mut self.rng);
-            match fault.as_ref().and_then(|what| before(what)) {
+            match fault.as_ref().and_then(before) {
                 Some(answer) => answer,
                 None => self.auth.token(version, &route.query, request.body(), now_ms, &self.settings, &mut self.rng),
             }
@@ -238,7 +238,7 @@ impl Portal {
                             self.auth.revoke(&caller.token);
                             self.auth.check(header, now_ms, &self.settings).map(|_| Answer::empty(200))
                         }
-                        (Ok(()), what) => match what.as_ref().and_then(|what| before(what)) {
+                        (Ok(()), what) => match what.as_ref().and_then(before) {
                             Some(answer) => answer,
                             None => {
                                 let body = request.body();
