@@ -1,0 +1,688 @@
+//! HubSpot as a state machine, so that everything that happens between a client and an account can be tried without
+//! one: rules, limits, delays and failures. Time comes from the caller and chance from a seed, so a run can be repeated.
+//! Where each rule comes from: `simulator/SOURCES.md`.
+
+mod answer;
+mod associations;
+mod auth;
+mod batch;
+mod catalog;
+mod faults;
+mod limits;
+mod metadata;
+mod objects;
+mod route;
+mod search;
+pub mod server;
+mod settings;
+mod store;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use answer::{Answer, ApiError, Handled};
+use associations::Associations;
+use auth::{Auth, Caller};
+use limits::{Auditor, Day, Window};
+use route::{Area, Route};
+use store::{Kind, Show};
+
+pub use catalog::{ModificationMetadata, PropertyDefinition, PropertyOption};
+pub use faults::{Fault, Faults, What, When};
+pub use settings::{
+    CustomObject, IndexLag, Latency, Limits, OAuthClient, Owner, PortalSettings, StaticToken, Unsettled,
+};
+pub use store::Record;
+
+/// Log entries kept; the oldest half goes when it is full.
+const LOG_MAX: usize = 200_000;
+/// What the edge answers when it cannot reach HubSpot.
+const PAGE_OF_HTML: &str = "<!DOCTYPE html>\n<html><head><title>HubSpot</title></head><body><h1>Something went wrong</h1><p>We are working on it.</p></body></html>";
+
+/// What became of a call.
+#[derive(Debug)]
+pub enum Outcome {
+    /// An answer.
+    Response(Response<Bytes>),
+    /// The connection is cut and nothing was done.
+    ResetBefore,
+    /// The connection is cut after the work was done.
+    ResetAfter,
+    /// The head and the first part of the body arrive (it says how long it would be), then the connection is cut.
+    Truncated(Response<Bytes>),
+}
+
+/// The outcome of a call and how long the caller waits for it.
+#[derive(Debug)]
+pub struct Reply {
+    /// What comes back.
+    pub response: Outcome,
+    /// After how long.
+    pub latency: Duration,
+}
+
+/// One call, without any value that was in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogEntry {
+    /// When it arrived.
+    pub at: Timestamp,
+    /// Method.
+    pub method: String,
+    /// Path without the query.
+    pub path: String,
+    /// Status that was answered; 0 if the connection was cut.
+    pub status: u16,
+    /// Members of `inputs`, 0 where there are none.
+    pub inputs: usize,
+    /// The app whose token was used; empty if the token was refused.
+    pub app: String,
+    /// What went wrong on purpose.
+    pub fault: Option<What>,
+}
+
+/// How many calls there were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All of them.
+    pub requests: u64,
+    /// Answered with 429.
+    pub throttled: u64,
+    /// Records created.
+    pub created: u64,
+    /// Writes to existing records, whether or not they changed anything.
+    pub updated: u64,
+    /// Records archived.
+    pub archived: u64,
+}
+
+/// A HubSpot account.
+#[derive(Debug, Clone)]
+pub struct Portal {
+    settings: PortalSettings,
+    rng: fastrand::Rng,
+    zone: TimeZone,
+    kinds: Vec<Kind>,
+    names: HashMap<String, usize>,
+    associations: Associations,
+    auth: Auth,
+    faults: faults::Plan,
+    burst: HashMap<String, Window>,
+    association_calls: HashMap<String, Window>,
+    searches: Window,
+    day: Day,
+    auditor: HashMap<String, Auditor>,
+    blocklist: HashSet<String>,
+    next_id: u64,
+    log: Vec<LogEntry>,
+    counts: Counts,
+}
+
+/// What a handler knows about the call at hand.
+struct Call<'a> {
+    now: i64,
+    method: &'a str,
+    route: &'a Route,
+    body: &'a [u8],
+    caller: &'a Caller,
+}
+
+impl Portal {
+    /// An account as the settings describe it. An unknown time zone counts as UTC.
+    pub fn new(settings: PortalSettings) -> Self {
+        let mut kinds = Vec::new();
+        for standard in catalog::standard() {
+            let mut kind =
+                Kind::new(standard.id, standard.plural, standard.singular, standard.created, standard.modified);
+            for definition in standard.properties {
+                kind.define(definition, 0, 0);
+            }
+            let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+            kind.required = owned(standard.required);
+            kind.any_of = owned(standard.any_of);
+            kind.shown = owned(standard.shown);
+            kind.display = standard.display.to_owned();
+            kind.groups.push((standard.group.to_owned(), "Information".to_owned()));
+            kinds.push(kind);
+        }
+        for custom in &settings.custom_objects {
+            let mut kind =
+                Kind::new(&custom.object_type_id, &custom.name, &custom.name, "hs_createdate", "hs_lastmodifieddate");
+            kind.fully_qualified = format!("p{}_{}", settings.portal_id, custom.name);
+            for definition in catalog::custom_properties().into_iter().chain(custom.properties.iter().cloned()) {
+                kind.define(definition, 0, 0);
+            }
+            kind.required.clone_from(&custom.required);
+            kind.display.clone_from(&custom.primary_display);
+            kind.shown = ["hs_createdate", "hs_lastmodifieddate", "hs_object_id"].map(str::to_owned).to_vec();
+            kind.groups.push((format!("{}_information", custom.name), "Information".to_owned()));
+            kinds.push(kind);
+        }
+        let mut names = HashMap::new();
+        for (at, kind) in kinds.iter().enumerate() {
+            for name in [&kind.id, &kind.plural, &kind.singular, &kind.fully_qualified] {
+                names.entry(name.to_lowercase()).or_insert(at);
+            }
+        }
+        let mut portal = Self {
+            rng: fastrand::Rng::with_seed(settings.seed),
+            zone: TimeZone::get(&settings.time_zone).unwrap_or(TimeZone::UTC),
+            kinds,
+            names,
+            associations: Associations::default(),
+            auth: Auth::new(&settings),
+            faults: faults::Plan::new(&settings.faults),
+            burst: HashMap::new(),
+            association_calls: HashMap::new(),
+            searches: Window::default(),
+            day: Day::default(),
+            auditor: HashMap::new(),
+            blocklist: HashSet::new(),
+            next_id: settings.first_record_id,
+            log: Vec::new(),
+            counts: Counts::default(),
+            settings,
+        };
+        let more = portal.settings.properties.clone();
+        for (object, definitions) in more {
+            for definition in definitions {
+                portal.define_property(&object, definition);
+            }
+        }
+        portal
+    }
+
+    /// One call.
+    pub fn handle(&mut self, now: Timestamp, request: &Request<Bytes>) -> Reply {
+        let now_ms = now.as_millisecond();
+        let method = request.method().as_str();
+        let path = request.uri().path();
+        let route = Route::parse(path, request.uri().query());
+        self.counts.requests += 1;
+        let jitter =
+            if self.settings.latency.jitter_ms == 0 { 0 } else { self.rng.u64(..=self.settings.latency.jitter_ms) };
+        let mut latency = Duration::from_millis(self.settings.latency.fixed_ms + jitter);
+        let correlation = self.correlation_id();
+        let header = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+
+        let mut app = String::new();
+        let mut rate = Vec::new();
+        let mut fault = None;
+        let token_call = matches!(route.area, Area::Token(_));
+        let answer = if let Area::Token(version) = &route.area {
+            fault = self.faults.strike(method, path, &mut self.rng);
+            match fault.as_ref().and_then(before) {
+                Some(answer) => answer,
+                None => self.auth.token(version, &route.query, request.body(), now_ms, &self.settings, &mut self.rng),
+            }
+        } else {
+            match self.auth.check(header, now_ms, &self.settings) {
+                Err(error) => Err(error),
+                Ok(caller) => {
+                    app.clone_from(&caller.app);
+                    fault = self.faults.strike(method, path, &mut self.rng);
+                    let admitted = self.admit(now, &route, method, &caller, &mut rate);
+                    match (admitted, &fault) {
+                        (Err(error), _) => {
+                            fault = None;
+                            Err(error)
+                        }
+                        (Ok(()), Some(What::RevokeToken)) => {
+                            self.auth.revoke(&caller.token);
+                            self.auth.check(header, now_ms, &self.settings).map(|_| Answer::empty(200))
+                        }
+                        (Ok(()), what) => match what.as_ref().and_then(before) {
+                            Some(answer) => answer,
+                            None => {
+                                let body = request.body();
+                                let call = Call { now: now_ms, method, route: &route, body, caller: &caller };
+                                self.dispatch(&call)
+                            }
+                        },
+                    }
+                }
+            }
+        };
+        let mut answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => error.answer(&correlation),
+        };
+        if !token_call {
+            answer.headers.append(&mut rate);
+        }
+        let outcome = match &fault {
+            Some(What::ResetBefore) => Outcome::ResetBefore,
+            Some(What::ResetAfter) => Outcome::ResetAfter,
+            Some(What::TruncatedBody) if answer.body.len() > 1 => {
+                let whole = answer.body.len();
+                answer.body.truncate(whole / 2);
+                let mut response = respond(answer, &correlation);
+                response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(whole));
+                Outcome::Truncated(response)
+            }
+            Some(What::TimeoutAfterCommit) => {
+                let html = Answer::bytes(524, PAGE_OF_HTML.as_bytes().to_vec()).with("content-type", "text/html");
+                Outcome::Response(respond(html, &correlation))
+            }
+            Some(What::Slow(ms)) => {
+                latency += Duration::from_millis(*ms);
+                Outcome::Response(respond(answer, &correlation))
+            }
+            _ => Outcome::Response(respond(answer, &correlation)),
+        };
+        let status = match &outcome {
+            Outcome::Response(response) | Outcome::Truncated(response) => response.status().as_u16(),
+            Outcome::ResetBefore | Outcome::ResetAfter => 0,
+        };
+        if status == 429 {
+            self.counts.throttled += 1;
+        }
+        if self.log.len() >= LOG_MAX {
+            self.log.drain(..LOG_MAX / 2);
+        }
+        self.log.push(LogEntry {
+            at: now,
+            method: method.to_owned(),
+            path: path.to_owned(),
+            status,
+            inputs: batch::count_inputs(path, request.body()),
+            app,
+            fault,
+        });
+        Reply { response: outcome, latency }
+    }
+
+    /// Counts the call against its buckets, or refuses it.
+    fn admit(
+        &mut self,
+        now: Timestamp,
+        route: &Route,
+        method: &str,
+        caller: &Caller,
+        headers: &mut Vec<(&'static str, String)>,
+    ) -> Handled<()> {
+        let now_ms = now.as_millisecond();
+        let limits = self.settings.limits.clone();
+        let search = matches!(route.area, Area::Objects { .. })
+            && method == "POST"
+            && route.rest.first().is_some_and(|one| one == "search");
+        let associations = matches!(route.area, Area::Associations { .. });
+        if !search && !associations {
+            self.auditor.entry(caller.app.clone()).or_default().arrived(now_ms, limits.interval_ms);
+        }
+        let date = now.to_zoned(self.zone.clone()).date();
+        let daily_used = self.day.used(date);
+        if limits.daily.is_some_and(|limit| daily_used >= limit) {
+            let wait = match now.to_zoned(self.zone.clone()).tomorrow().and_then(|at| at.start_of_day()) {
+                Ok(midnight) => midnight.timestamp().as_millisecond().abs_diff(now_ms),
+                Err(_) => 3_600_000,
+            };
+            return Err(throttled(Throttle::Day, limits.retry_after.then_some(wait)));
+        }
+        let mut remaining = None;
+        if search {
+            if let Some(limit) = limits.search_per_second
+                && let Err(wait) = self.searches.take(now_ms, 1_000, limit)
+            {
+                return Err(throttled(Throttle::Search, limits.retry_after.then_some(wait)));
+            }
+        } else {
+            let (bucket, limit) = if associations {
+                (&mut self.association_calls, limits.associations)
+            } else {
+                (&mut self.burst, limits.burst)
+            };
+            if let Some(limit) = limit {
+                if !bucket.contains_key(&caller.app) {
+                    bucket.insert(caller.app.clone(), Window::default());
+                }
+                let Some(window) = bucket.get_mut(&caller.app) else { return Ok(()) };
+                match window.take(now_ms, limits.interval_ms, limit) {
+                    Ok(left) => remaining = Some((limit, left)),
+                    Err(wait) => {
+                        let policy = Throttle::Burst(self.settings.portal_id);
+                        return Err(throttled(policy, limits.retry_after.then_some(wait)));
+                    }
+                }
+            }
+        }
+        self.day.take(date, limits.daily);
+        if let Some((limit, left)) = remaining.filter(|_| !associations) {
+            headers.push(("x-hubspot-ratelimit-max", limit.to_string()));
+            headers.push(("x-hubspot-ratelimit-remaining", left.to_string()));
+            headers.push(("x-hubspot-ratelimit-interval-milliseconds", limits.interval_ms.to_string()));
+            headers.push(("x-hubspot-ratelimit-secondly", (limit / 10).to_string()));
+            headers.push(("x-hubspot-ratelimit-secondly-remaining", (limit / 10).saturating_sub(1).to_string()));
+            if let Some(daily) = limits.daily.filter(|_| !caller.oauth) {
+                headers.push(("x-hubspot-ratelimit-daily", daily.to_string()));
+                let left = daily.saturating_sub(daily_used + 1);
+                headers.push(("x-hubspot-ratelimit-daily-remaining", left.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn dispatch(&mut self, call: &Call<'_>) -> Handled {
+        match &call.route.area {
+            Area::Objects { kind } => self.objects(call, kind),
+            Area::Associations { from, to } => self.associations(call, from, to),
+            Area::Properties { kind } => self.properties(call, kind),
+            Area::Owners => self.owners(call),
+            Area::Pipelines { kind } => self.pipelines(call, kind),
+            Area::Schemas => self.schemas(call),
+            Area::Account => self.account(call),
+            Area::Token(_) | Area::Unknown => Err(ApiError::new(404, "resource not found")),
+        }
+    }
+
+    /// The object type that a path names: by name, id, fully qualified or short name.
+    fn kind(&self, name: &str) -> Handled<usize> {
+        match self.names.get(name).or_else(|| self.names.get(&name.to_lowercase())) {
+            Some(at) => Ok(*at),
+            None => Err(ApiError::new(400, format!("Unable to infer object type from: {name}"))),
+        }
+    }
+
+    fn at(&self, kind: usize) -> &Kind {
+        &self.kinds[kind]
+    }
+
+    fn at_mut(&mut self, kind: usize) -> &mut Kind {
+        &mut self.kinds[kind]
+    }
+
+    /// When the search index will see what is written now.
+    fn visible_at(&mut self, now: i64) -> i64 {
+        let lag = &self.settings.index_lag;
+        let jitter = if lag.jitter_ms == 0 { 0 } else { self.rng.u64(..=lag.jitter_ms) };
+        now.saturating_add(i64::try_from(lag.fixed_ms.saturating_add(jitter)).unwrap_or(i64::MAX))
+    }
+
+    fn correlation_id(&mut self) -> String {
+        let (high, low) = (self.rng.u64(..), self.rng.u64(..));
+        format!(
+            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+            high >> 32,
+            (high >> 16) & 0xffff,
+            high & 0xfff,
+            (low >> 48) & 0x3fff | 0x8000,
+            low & 0xffff_ffff_ffff
+        )
+    }
+
+    // ---- for tests and demonstrations ----
+
+    /// The settings it was made with.
+    pub fn settings(&self) -> &PortalSettings {
+        &self.settings
+    }
+
+    /// Changes the settings of a running account. Tokens and faults have calls of their own.
+    pub fn configure(&mut self, change: impl FnOnce(&mut PortalSettings)) {
+        change(&mut self.settings);
+    }
+
+    /// Adds a fault.
+    pub fn add_fault(&mut self, fault: Fault) {
+        self.faults.add(fault);
+    }
+
+    /// Ends all faults.
+    pub fn clear_faults(&mut self) {
+        self.faults.clear();
+    }
+
+    /// Makes a token work; no scopes means all.
+    pub fn grant_token(&mut self, token: &str, app: &str, scopes: Vec<String>) {
+        self.auth.grant(token, app, scopes);
+    }
+
+    /// Makes a token stop working.
+    pub fn revoke_token(&mut self, token: &str) {
+        self.auth.revoke(token);
+    }
+
+    /// The calls so far (the most recent 100,000 at least).
+    pub fn log(&self) -> &[LogEntry] {
+        &self.log
+    }
+
+    /// How many calls and writes there were.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The most calls of one app that ever arrived within one burst interval, refused ones included; searches and
+    /// association calls have buckets of their own and do not count. Measured apart from the limiter.
+    pub fn max_calls_in_window(&self) -> usize {
+        self.auditor.values().map(Auditor::most).max().unwrap_or(0)
+    }
+
+    /// Records that are not archived, oldest first, as maps of what is stored plus `hs_object_id`. Empty for an
+    /// unknown object type.
+    pub fn records(&self, object: &str) -> impl Iterator<Item = BTreeMap<String, String>> {
+        let kind = self.kind(object).ok().map(|at| self.at(at));
+        kind.into_iter().flat_map(|kind| {
+            let live = kind.records.values().filter(|record| record.archived.is_none());
+            live.map(move |record| plain(kind, record, true))
+        })
+    }
+
+    /// How many records of a type are not archived.
+    pub fn record_count(&self, object: &str) -> usize {
+        let Ok(at) = self.kind(object) else { return 0 };
+        self.at(at).records.values().filter(|record| record.archived.is_none()).count()
+    }
+
+    /// The first record whose property has a value.
+    pub fn find_by(&self, object: &str, property: &str, value: &str) -> Option<BTreeMap<String, String>> {
+        let kind = self.at(self.kind(object).ok()?);
+        let number = kind.property_id(property)?;
+        if kind.is_unique(number) {
+            let record = kind.live(kind.holder(number, value)?)?;
+            return Some(plain(kind, record, true));
+        }
+        let newest =
+            |record: &Record| kind.value(record, number, Kind::newest(record)).is_some_and(|text| text == value);
+        kind.records
+            .values()
+            .find(|record| record.archived.is_none() && newest(record))
+            .map(|record| plain(kind, record, true))
+    }
+
+    /// Puts a record into the account without any check, indexed at once; unknown properties are left out. Returns its
+    /// id, or `None` for an unknown object type.
+    pub fn seed_record(&mut self, now: Timestamp, object: &str, properties: &[(&str, &str)]) -> Option<String> {
+        let at = self.kind(object).ok()?;
+        let id = self.new_id();
+        let now = now.as_millisecond();
+        let kind = self.at_mut(at);
+        let changes = properties
+            .iter()
+            .filter_map(|(name, value)| Some((kind.property_id(name)?, (*value).to_owned())))
+            .collect();
+        kind.insert(id, changes, now, now);
+        let more = kind.records.get(&id).and_then(|record| record.text(kind.additional_emails?, u32::MAX));
+        let more: Vec<String> =
+            more.unwrap_or_default().split(';').map(str::to_owned).filter(|one| !one.is_empty()).collect();
+        kind.add_emails(id, &more, now, now);
+        Some(id.to_string())
+    }
+
+    /// Edits a record as a person in the browser would: no checks, modified date and index as for any write. `false` if
+    /// there is no such record.
+    pub fn edit(&mut self, now: Timestamp, object: &str, id: &str, properties: &[(&str, &str)]) -> bool {
+        let (Ok(at), Ok(id)) = (self.kind(object), id.parse::<u64>()) else { return false };
+        let now = now.as_millisecond();
+        let visible_at = self.visible_at(now);
+        let kind = self.at_mut(at);
+        if kind.live(id).is_none() {
+            return false;
+        }
+        let changes = properties
+            .iter()
+            .filter_map(|(name, value)| Some((kind.property_id(name)?, (*value).to_owned())))
+            .collect();
+        kind.update(id, changes, now, visible_at, true);
+        true
+    }
+
+    /// Archives or restores a record as a person in the browser would.
+    pub fn set_archived(&mut self, now: Timestamp, object: &str, id: &str, archived: bool) -> bool {
+        let (Ok(at), Ok(id)) = (self.kind(object), id.parse::<u64>()) else { return false };
+        let now = now.as_millisecond();
+        let visible_at = self.visible_at(now);
+        self.at_mut(at).archive(id, archived, now, visible_at)
+    }
+
+    /// Adds or replaces a property, usable at once. An unknown object type changes nothing.
+    pub fn define_property(&mut self, object: &str, mut definition: PropertyDefinition) {
+        let Ok(at) = self.kind(object) else { return };
+        let kind = self.at_mut(at);
+        if definition.group_name.is_empty() {
+            definition.group_name = kind.groups.first().map(|group| group.0.clone()).unwrap_or_default();
+        }
+        kind.define(definition, 0, 0);
+    }
+
+    /// Everything that is not archived, by object type, without ids, times and what HubSpot computes, in an order that
+    /// does not depend on the order of the writes: two runs with the same end have equal states. Associations appear as
+    /// `associations` (to type and the other record's name).
+    pub fn state(&self) -> BTreeMap<String, Vec<BTreeMap<String, String>>> {
+        let mut all = BTreeMap::new();
+        for (at, kind) in self.kinds.iter().enumerate() {
+            let mut records: Vec<BTreeMap<String, String>> = kind
+                .records
+                .values()
+                .filter(|record| record.archived.is_none())
+                .map(|record| {
+                    let mut one = plain(kind, record, false);
+                    let ends = self.association_names(at, record.id);
+                    if !ends.is_empty() {
+                        one.insert("associations".to_owned(), ends.join(", "));
+                    }
+                    one
+                })
+                .collect();
+            if !records.is_empty() {
+                records.sort();
+                all.insert(kind.plural.clone(), records);
+            }
+        }
+        all
+    }
+
+    fn new_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+}
+
+/// What is stored of a record; cleared values are left out.
+fn plain(kind: &Kind, record: &Record, with_id: bool) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = record
+        .cells
+        .iter()
+        .filter(|cell| !cell.text.is_empty())
+        .map(|cell| (kind.name_of(cell.property).to_owned(), cell.text.to_string()))
+        .collect();
+    if with_id {
+        all.insert("hs_object_id".to_owned(), record.id.to_string());
+    } else {
+        all.remove("hs_merged_object_ids");
+    }
+    all
+}
+
+enum Throttle {
+    Burst(u64),
+    Day,
+    Second,
+    Search,
+}
+
+fn throttled(which: Throttle, wait_ms: Option<u64>) -> Box<ApiError> {
+    let mut error = match which {
+        Throttle::Search => ApiError::of(429, "RATE_LIMITS", "You have reached your secondly limit."),
+        Throttle::Burst(_) => ApiError::new(429, "You have reached your ten_secondly_rolling limit."),
+        Throttle::Day => ApiError::new(429, "You have reached your daily limit."),
+        Throttle::Second => ApiError::new(429, "You have reached your secondly limit."),
+    };
+    let policy = match which {
+        Throttle::Burst(_) => Some("TEN_SECONDLY_ROLLING"),
+        Throttle::Day => Some("DAILY"),
+        Throttle::Second => Some("SECONDLY"),
+        Throttle::Search => None,
+    };
+    if let Some(policy) = policy {
+        error.more.push(("errorType", "RATE_LIMIT".into()));
+        error.more.push(("policyName", policy.into()));
+    }
+    if let Throttle::Burst(portal_id) = which {
+        let group = format!("publicapi:private-app-api-calls-ten-secondly:{portal_id}");
+        error.more.push(("groupName", group.into()));
+    }
+    if let Some(wait) = wait_ms {
+        error.headers.push(("retry-after", wait.div_ceil(1_000).max(1).to_string()));
+    }
+    error
+}
+
+/// The answer of a fault that strikes before anything is done.
+fn before(what: &What) -> Option<Handled> {
+    let html = |status| Ok(Answer::bytes(status, PAGE_OF_HTML.as_bytes().to_vec()).with("content-type", "text/html"));
+    Some(match what {
+        What::Locked => Err(ApiError::new(423, "The resource is locked. Please try again later.")),
+        What::BurstLimit => Err(throttled(Throttle::Burst(0), None)),
+        What::DailyLimit => Err(throttled(Throttle::Day, None)),
+        What::SecondlyLimit => Err(throttled(Throttle::Second, None)),
+        What::Migrating(seconds) => {
+            let mut error = ApiError::new(477, "This account is being migrated between data hosting locations.");
+            error.headers.push(("retry-after", seconds.to_string()));
+            Err(error)
+        }
+        What::Status(status) => Err(ApiError::new(*status, "There was a problem with the request.")),
+        What::Html(status) => html(*status),
+        What::ResetBefore => Ok(Answer::empty(200)),
+        What::EmptyResults => Ok(Answer::json(200, &serde_json::json!({"status": "COMPLETE", "results": []}))),
+        What::TimeoutAfterCommit | What::TruncatedBody | What::ResetAfter | What::RevokeToken | What::Slow(_) => {
+            return None;
+        }
+    })
+}
+
+fn respond(answer: Answer, correlation: &str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(answer.body));
+    *response.status_mut() =
+        http::StatusCode::from_u16(answer.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    if !response_is_empty(answer.status) {
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json;charset=utf-8"));
+    }
+    if let Ok(value) = HeaderValue::from_str(correlation) {
+        headers.insert("x-hubspot-correlation-id", value);
+    }
+    for (name, value) in answer.headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}
+
+fn response_is_empty(status: u16) -> bool {
+    status == 204
+}
+
+/// What a read shows of a record.
+fn shown<'a>(named: &'a [u16]) -> Show<'a> {
+    Show::Named(named)
+}
