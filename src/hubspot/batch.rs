@@ -258,7 +258,7 @@ impl Work<'_> {
         }
         let unrelated = message.starts_with("Unable to infer object type") || message.starts_with("Invalid input JSON");
         if unrelated || (answer.status == StatusCode::NOT_FOUND && refusal.category != "OBJECT_NOT_FOUND") {
-            return Err(self.given_up(answer.status, &refusal));
+            return Err(self.given_up(members, answer.status, &refusal));
         }
         let too_large = matches!(answer.status.as_u16(), 413 | 414);
         let named = |at: &usize| {
@@ -292,7 +292,8 @@ impl Work<'_> {
                 && refusal.trace_ids.is_empty()
                 && refusal.ids.is_empty()
             {
-                let words = format!("{} {}", answer.status, self.write.reason(&refusal, input).reason);
+                // As it came: words that quote the row's value differ from row to row, and then they do name it.
+                let words = format!("{} {message}", answer.status);
                 let count = match &mut self.nameless {
                     Some((seen, count)) if *seen == words => {
                         *count += 1;
@@ -305,7 +306,7 @@ impl Work<'_> {
                 };
                 let accepted = self.verdicts.iter().any(|verdict| matches!(verdict, Some(Verdict::Written { .. })));
                 if group.probe && count > NAMELESS_MAX && !accepted {
-                    return Err(self.given_up(answer.status, &refusal));
+                    return Err(self.given_up(members, answer.status, &refusal));
                 }
                 if count == NAMELESS_MAX
                     && !accepted
@@ -345,12 +346,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn given_up(&self, status: StatusCode, refusal: &Refusal) -> Error {
-        let values = self
-            .inputs
+    fn given_up(&self, members: &[&Input], status: StatusCode, refusal: &Refusal) -> Error {
+        let values = members
             .iter()
-            .take(BATCH_INPUTS_MAX)
-            .flat_map(|input| input.properties.iter().map(|(_, value)| value.as_str()));
+            .flat_map(|input| input.properties.iter().map(|(_, value)| value.as_str()).chain([input.key.as_str()]));
         let words = refusal.text(values);
         let message = format!("writing {}: {}: {words}", self.write.object, describe(status, refusal, true));
         Error::invalid(codes::HUBSPOT_REFUSED, message)

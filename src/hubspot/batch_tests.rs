@@ -23,6 +23,7 @@ use crate::{
 };
 
 type Reply = Result<(u16, Value), Sent>;
+type Script = Box<dyn Fn(usize, &Seen) -> Reply>;
 
 /// What a call carried.
 struct Seen {
@@ -33,7 +34,7 @@ struct Seen {
 
 struct Scripted {
     seen: RefCell<Vec<Seen>>,
-    answer: Box<dyn Fn(usize, &Seen) -> Reply>,
+    answer: Script,
 }
 
 #[async_trait(?Send)]
@@ -345,6 +346,18 @@ async fn a_refusal_that_no_row_explains_is_one_error_of_the_run() {
     assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, codes::HUBSPOT_REFUSED));
     assert!(vague.calls() <= 15, "{}", vague.calls());
     assert!(error.message().contains("There was a problem"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_quotes_the_row_is_about_the_row_however_often_it_comes() {
+    let world = world(|_, seen| match seen.inputs.as_slice() {
+        [row] => Ok((400, json!({"message": format!("Cannot make sense of {}", key(row).to_uppercase())}))),
+        _ => Ok((400, json!({"message": "There was a problem with the request."}))),
+    });
+    for verdict in world.upsert(&inputs(8)).await.unwrap() {
+        let Verdict::Refused(reason) = verdict else { panic!("{verdict:?}") };
+        assert_eq!((&*reason.code, reason.reason.as_str()), ("VALIDATION_ERROR", "Cannot make sense of ‹value›"));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -249,7 +249,7 @@ mod tests {
         let odd = Refusal::of(&json!({"message": 5, "category": "CONFLICT", "subCategory": {"a": 1}, "errors": "none",
             "context": {"objectWriteTraceId": "t-1", "ids": [12, "13", null]}}));
         assert_eq!(
-            (odd.code(), odd.trace_ids, odd.ids),
+            (odd.code(), odd.trace_ids.clone(), odd.ids.clone()),
             ("CONFLICT", vec!["t-1".to_owned()], vec!["12".to_owned(), "13".to_owned()])
         );
         assert_eq!(Refusal::of_body(b"<html>"), Refusal::default());

@@ -119,10 +119,11 @@ pub(super) fn judge(
         let key = fold_key(key);
         members.iter().position(|input| input.folded_key() == key)
     };
-    let mut set = |at: usize, verdict: Verdict| match verdicts.get_mut(at) {
+    let mut set = |at: usize, verdict: Verdict| {
         // A row of which HubSpot says both is told to the person: sending it again does no harm.
-        Some(slot @ (None | Some(Verdict::Written { .. }))) => *slot = Some(verdict),
-        _ => {}
+        if let Some(slot @ (None | Some(Verdict::Written { .. }))) = verdicts.get_mut(at) {
+            *slot = Some(verdict);
+        }
     };
     let mut nameless_results = Vec::new();
     let mut nameless_errors = Vec::new();
