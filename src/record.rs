@@ -58,7 +58,9 @@ impl Input {
         // Quotes, colon, comma around each pair; the fixed members of an upsert input.
         const PAIR: usize = 6;
         const FIXED: usize = 120;
-        FIXED + self.key.len() + self.properties.iter().map(|(name, value)| name.len() + value.len() + PAIR).sum::<usize>()
+        FIXED
+            + self.key.len()
+            + self.properties.iter().map(|(name, value)| name.len() + value.len() + PAIR).sum::<usize>()
     }
 }
 
@@ -94,7 +96,8 @@ impl Reason {
 
     /// A reason in HubSpot's words, with our hint where the code is known to us.
     pub fn from_hubspot(code: &str, reason: impl Into<String>) -> Self {
-        let hint = crate::codes::Code::named(code).map_or("Correct the value; the reason is HubSpot's own.", Code::hint);
+        let hint =
+            crate::codes::Code::named(code).map_or("Correct the value; the reason is HubSpot's own.", Code::hint);
         Self { code: code.into(), reason: reason.into(), hint: hint.to_owned() }
     }
 }

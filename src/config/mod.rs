@@ -107,7 +107,12 @@ pub enum Amount {
 
 impl Amount {
     /// The amount out of `total`, rounded down.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of a count")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a share of a count"
+    )]
     pub fn of(self, total: u64) -> u64 {
         match self {
             Self::Share(share) => (total as f64 * share) as u64,
@@ -135,7 +140,11 @@ impl TryFrom<AmountText> for Amount {
                     Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self::Share(percent / 100.0)),
                     _ => Err(format!("`{text}` is not a share between 0% and 100%")),
                 },
-                None => text.trim().parse().map(Self::Count).map_err(|_| format!("`{text}` is neither a share (`10%`) nor a number")),
+                None => text
+                    .trim()
+                    .parse()
+                    .map(Self::Count)
+                    .map_err(|_| format!("`{text}` is neither a share (`10%`) nor a number")),
             },
         }
     }
