@@ -1,0 +1,3 @@
+//! The import job, whole, against the simulated portal.
+
+mod basics;

@@ -1,0 +1,299 @@
+//! A world for whole jobs: the simulated portal in process, files, state and secrets in memory, virtual time, one seed.
+//!
+//! The doors take a little virtual time each, so that a job can be dropped (killed) between any two of their calls.
+
+use std::{
+    cell::{Cell, RefCell},
+    ops::Range,
+    rc::Rc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+use hubferry::{
+    Result,
+    app::{Answer, App, Env},
+    clock::{Clock, Deadline, Rng, VirtualClock},
+    config::{Config, load},
+    http::{HttpError, HttpService, Sent},
+    objects::{Location, ObjectVersion, Objects, Upload, memory::MemoryObjects},
+    queue::MemoryQueue,
+    report::Report,
+    secrets::MemorySecrets,
+    state::{Changed, Condition, Item, Key, Table, Update, memory::MemoryTable},
+};
+use hubferry_simulator::hubspot::{Outcome, Portal, PortalSettings};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// The bucket of all tests.
+pub const BUCKET: &str = "crm";
+
+/// Where time begins.
+pub const START: &str = "2026-03-02T09:00:00Z";
+
+/// A configuration with the import `contacts` (`incoming/contacts/*`), key `email`; `more` is appended to the import.
+pub fn contacts(more: &str) -> String {
+    let mut text = String::from(
+        "version: 1\nhubspot:\n  default: { secret: hubferry/hubspot }\nimports:\n  - name: contacts\n    match: incoming/contacts/*\n    object: contacts\n    key: email\n",
+    );
+    for line in more.lines() {
+        text.push_str("    ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+/// Everything that a job touches.
+pub struct World {
+    pub portal: Rc<RefCell<Portal>>,
+    pub objects: MemoryObjects,
+    pub table: Rc<MemoryTable>,
+    pub secrets: Rc<MemorySecrets>,
+    pub queue: Rc<MemoryQueue>,
+    pub clock: Rc<VirtualClock>,
+    pub rng: Rc<Rng>,
+    pub config: Rc<Config>,
+    /// Virtual time that each call of a door takes.
+    pub door_latency: Duration,
+    invocation: Cell<u64>,
+    sequence: Cell<u64>,
+}
+
+impl World {
+    /// A portal with 300 ms latency and default limits, and this configuration.
+    pub fn new(config: &str) -> Self {
+        let mut settings = PortalSettings::default();
+        settings.latency.fixed_ms = 300;
+        Self::with(config, settings)
+    }
+
+    pub fn with(config: &str, settings: PortalSettings) -> Self {
+        let secrets = MemorySecrets::new();
+        secrets.insert("hubferry/hubspot", &json!({ "access_token": PortalSettings::TOKEN }).to_string());
+        let seed = settings.seed;
+        Self {
+            portal: Rc::new(RefCell::new(Portal::new(settings))),
+            objects: MemoryObjects::versioned(),
+            table: Rc::new(MemoryTable::new()),
+            secrets: Rc::new(secrets),
+            queue: Rc::new(MemoryQueue::new()),
+            clock: Rc::new(VirtualClock::starting_at(START.parse().unwrap())),
+            rng: Rc::new(Rng::seeded(seed)),
+            config: Rc::new(load::parse(config, "hubferry.yaml").unwrap()),
+            door_latency: Duration::from_millis(2),
+            invocation: Cell::new(0),
+            sequence: Cell::new(0),
+        }
+    }
+
+    /// A new process: nothing is remembered but what is behind the doors.
+    pub fn process(&self) -> App {
+        let env = Env {
+            clock: self.clock.clone(),
+            rng: self.rng.clone(),
+            http: Rc::new(InProcess { portal: self.portal.clone(), clock: self.clock.clone() }),
+            objects: Rc::new(Delayed { inner: self.objects.clone(), clock: self.clock.clone(), by: self.door_latency }),
+            table: Rc::new(DelayedTable {
+                inner: self.table.clone(),
+                clock: self.clock.clone(),
+                by: self.door_latency,
+            }),
+            secrets: self.secrets.clone(),
+            queue: Some(self.queue.clone()),
+            memory_mb: Cell::new(512),
+            watcher: None,
+        };
+        App::new(Rc::new(env), self.config.clone()).unwrap()
+    }
+
+    /// Puts a file and returns S3's event for it.
+    pub async fn upload(&self, key: &str, bytes: impl Into<Bytes>) -> Value {
+        let location = Location::new(BUCKET, key);
+        self.objects.insert(&location, bytes);
+        let object = self.objects.head(&location, None).await.unwrap();
+        self.sequence.set(self.sequence.get() + 1);
+        json!({ "Records": [{
+            "eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "eventVersion": "2.1",
+            "s3": { "bucket": { "name": BUCKET }, "object": {
+                "key": key.replace(' ', "+"), "size": object.size, "eTag": object.etag,
+                "versionId": object.version_id, "sequencer": format!("{:016X}", self.sequence.get()),
+            } },
+        }] })
+    }
+
+    /// A deadline so far from now.
+    pub fn deadline(&self, seconds: i64) -> Deadline {
+        Deadline { at: self.clock.now().checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap() }
+    }
+
+    /// Handles one event in a new process with 15 minutes.
+    pub async fn handle(&self, event: Value) -> Result<Answer> {
+        self.handle_within(event, 900).await
+    }
+
+    /// Handles one event in a new process with so many seconds.
+    pub async fn handle_within(&self, event: Value, seconds: i64) -> Result<Answer> {
+        self.invocation.set(self.invocation.get() + 1);
+        let owner = format!("invocation-{}", self.invocation.get());
+        self.process().handle(event, self.deadline(seconds), &owner).await
+    }
+
+    /// Uploads a file and imports it.
+    pub async fn import(&self, key: &str, bytes: impl Into<Bytes>) -> Report {
+        let event = self.upload(key, bytes).await;
+        report(self.handle(event).await.unwrap())
+    }
+
+    /// Delivers continuations until none is left or the run is over.
+    pub async fn finish(&self, mut last: Report, seconds: i64) -> Report {
+        for _ in 0..1_000 {
+            if last.outcome.is_final() {
+                return last;
+            }
+            let messages = self.queue.take();
+            assert!(!messages.is_empty(), "a yielded run sent no continuation: {last:?}");
+            for (body, delay) in messages {
+                self.clock.sleep(Duration::from_secs(delay.into())).await;
+                last = report(self.handle_within(serde_json::from_str(&body).unwrap(), seconds).await.unwrap());
+            }
+        }
+        panic!("the run does not end: {last:?}");
+    }
+
+    /// The text of an object, if there is one.
+    pub fn text(&self, uri: &str) -> Option<String> {
+        let bytes = self.objects.contents(&Location::parse(uri).unwrap())?;
+        Some(String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    /// A property of the contact with this address.
+    pub fn contact(&self, email: &str, property: &str) -> Option<String> {
+        self.portal.borrow().find_by("contacts", "email", email)?.get(property).cloned()
+    }
+}
+
+/// The one report of an answer.
+pub fn report(answer: Answer) -> Report {
+    match answer {
+        Answer::Report(report) => {
+            assert!(report.rows.add_up(), "the rows do not add up: {report:?}");
+            *report
+        }
+        other => panic!("expected one report, got {other:?}"),
+    }
+}
+
+/// The rows of a rejects file: line and code.
+pub fn rejects(text: &str) -> Vec<(u64, String)> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+    let headers = reader.headers().unwrap().clone();
+    let at = |name: &str| headers.iter().position(|header| header == name).unwrap();
+    let (line, code) = (at("_line"), at("_code"));
+    reader.records().map(|row| row.unwrap()).map(|row| (row[line].parse().unwrap(), row[code].to_owned())).collect()
+}
+
+/// The simulated portal, without a socket.
+struct InProcess {
+    portal: Rc<RefCell<Portal>>,
+    clock: Rc<VirtualClock>,
+}
+
+#[async_trait(?Send)]
+impl HttpService for InProcess {
+    async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let reply = self.portal.borrow_mut().handle(self.clock.now(), &request);
+        self.clock.sleep(reply.latency).await;
+        let lost = |message: &str| HttpError { sent: Sent::Maybe, message: message.to_owned() };
+        match reply.response {
+            Outcome::Response(response) => Ok(response),
+            Outcome::ResetBefore | Outcome::ResetAfter => Err(lost("connection reset")),
+            Outcome::Truncated(_) => Err(lost("the body ended early")),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Delayed {
+    inner: MemoryObjects,
+    clock: Rc<VirtualClock>,
+    by: Duration,
+}
+
+#[async_trait(?Send)]
+impl Objects for Delayed {
+    async fn head(&self, location: &Location, version_id: Option<&str>) -> Result<ObjectVersion> {
+        self.clock.sleep(self.by).await;
+        self.inner.head(location, version_id).await
+    }
+    async fn read(&self, object: &ObjectVersion, range: Range<u64>) -> Result<Bytes> {
+        self.clock.sleep(self.by).await;
+        self.inner.read(object, range).await
+    }
+    async fn get(&self, location: &Location) -> Result<Option<(Bytes, String)>> {
+        self.clock.sleep(self.by).await;
+        self.inner.get(location).await
+    }
+    async fn put(&self, location: &Location, body: Bytes, content_type: &str) -> Result<()> {
+        self.clock.sleep(self.by / 2).await;
+        self.inner.put(location, body, content_type).await?;
+        self.clock.sleep(self.by / 2).await;
+        Ok(())
+    }
+    async fn upload(&self, location: &Location, content_type: &str) -> Result<Box<dyn Upload>> {
+        self.clock.sleep(self.by).await;
+        self.inner.upload(location, content_type).await
+    }
+    async fn delete(&self, location: &Location) -> Result<()> {
+        self.clock.sleep(self.by).await;
+        self.inner.delete(location).await
+    }
+    async fn list(&self, prefix: &Location) -> Result<Vec<Location>> {
+        self.clock.sleep(self.by).await;
+        self.inner.list(prefix).await
+    }
+    fn requests(&self) -> u64 {
+        self.inner.requests()
+    }
+}
+
+struct DelayedTable {
+    inner: Rc<MemoryTable>,
+    clock: Rc<VirtualClock>,
+    by: Duration,
+}
+
+#[async_trait(?Send)]
+impl Table for DelayedTable {
+    async fn get(&self, key: &Key) -> Result<Option<Item>> {
+        self.clock.sleep(self.by).await;
+        self.inner.get(key).await
+    }
+    async fn update(&self, key: &Key, update: Update) -> Result<Changed> {
+        // Before and after: a kill in between is a change whose answer nobody saw.
+        self.clock.sleep(self.by / 2).await;
+        let changed = self.inner.update(key, update).await;
+        self.clock.sleep(self.by / 2).await;
+        changed
+    }
+    async fn delete(&self, key: &Key, condition: Option<Condition>) -> Result<bool> {
+        self.clock.sleep(self.by).await;
+        self.inner.delete(key, condition).await
+    }
+    async fn query(&self, pk: &str, limit: usize) -> Result<Vec<(Key, Item)>> {
+        self.clock.sleep(self.by).await;
+        self.inner.query(pk, limit).await
+    }
+    fn writes(&self) -> u64 {
+        self.inner.writes()
+    }
+}
+
+/// The time on the world's clock, as text.
+#[allow(dead_code)]
+pub fn now(world: &World) -> Timestamp {
+    world.clock.now()
+}
