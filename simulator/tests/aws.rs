@@ -1,4 +1,5 @@
 //! The embedded AWS, seen by the real SDK clients over loopback.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -387,7 +388,8 @@ async fn a_process_takes_an_invocation_and_its_caller_gets_the_answer() {
 #[tokio::test]
 async fn a_process_that_dies_leaves_a_time_out() {
     let cloud = Cloud::start(settings()).unwrap();
-    let caller = cloud.functions().invoke(&json!({}), Duration::from_secs(60));
+    let payload = json!({});
+    let caller = cloud.functions().invoke(&payload, Duration::from_secs(60));
     let process = async {
         let taken = cloud.functions().next().await;
         cloud.clock().advance(Duration::from_secs(61));

@@ -132,13 +132,28 @@ where
 }
 
 pub(crate) fn json_answer(version: &str, result: JsonResult) -> Response<Body> {
+    let content_type = format!("application/x-amz-json-{version}");
+    let mut headers = vec![(header::CONTENT_TYPE.as_str(), content_type.as_str())];
+    let query_error;
     let (status, body) = match result {
         Ok(Value::Null) => (200, Bytes::new()),
         Ok(value) => (200, value.to_string().into()),
-        Err(error) => (error.status, json!({ "__type": error.code, "message": error.message }).to_string().into()),
+        Err(error) => {
+            // SQS's clients still tell errors apart by the codes of the older Query protocol.
+            if let Some(name) = error.code.strip_prefix("com.amazonaws.sqs#") {
+                let code = match name {
+                    "QueueDoesNotExist" => "AWS.SimpleQueueService.NonExistentQueue",
+                    "MessageNotInflight" => "AWS.SimpleQueueService.MessageNotInflight",
+                    "QueueNameExists" => "QueueAlreadyExists",
+                    other => other,
+                };
+                query_error = format!("{code};Sender");
+                headers.push(("x-amzn-query-error", &query_error));
+            }
+            (error.status, json!({ "__type": error.code, "message": error.message }).to_string().into())
+        }
     };
-    let content_type = format!("application/x-amz-json-{version}");
-    respond(status, &[(header::CONTENT_TYPE.as_str(), &content_type)], full(body))
+    respond(status, &headers, full(body))
 }
 
 /// The action in `X-Amz-Target: Prefix.Action`, and the request as JSON.

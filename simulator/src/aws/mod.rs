@@ -172,6 +172,9 @@ impl Addresses {
     }
 }
 
+/// The queue for messages that were received so often without success.
+pub type DeadLetters = (String, u64);
+
 /// What a cloud has in it from the start.
 #[derive(Debug)]
 pub struct CloudSettings {
@@ -186,7 +189,7 @@ pub struct CloudSettings {
     /// A table with the string keys `pk` and `sk` and the TTL attribute `expires_at`.
     pub table: Option<String>,
     /// Queues: name, visibility time-out, and dead-letter queue with the most receives.
-    pub queues: Vec<(String, Duration, Option<(String, u64)>)>,
+    pub queues: Vec<(String, Duration, Option<DeadLetters>)>,
     /// Which uploads wake whom.
     pub rules: Vec<Rule>,
     /// Queues that feed the function.

@@ -23,6 +23,9 @@ const VERSIONS_MAX: usize = 100;
 /// Bytes of a secret value, as AWS bounds it.
 const SECRET_BYTES_MAX: usize = 65_536;
 
+/// A text, or bytes in base64.
+type SecretValue = (Option<String>, Option<String>);
+
 #[derive(Debug, Clone)]
 struct Version {
     string: Option<String>,
@@ -231,13 +234,13 @@ impl Vault {
 }
 
 impl Version {
-    fn same(&self, value: &(Option<String>, Option<String>)) -> bool {
+    fn same(&self, value: &SecretValue) -> bool {
         self.string == value.0 && self.binary == value.1
     }
 }
 
 impl Secret {
-    fn add(&mut self, id: &str, value: (Option<String>, Option<String>), stages: &[String], now: Timestamp) {
+    fn add(&mut self, id: &str, value: SecretValue, stages: &[String], now: Timestamp) {
         let (string, binary) = value;
         self.next_number += 1;
         let version = Version { string, binary, stages: BTreeSet::new(), created: now, number: self.next_number };
@@ -291,7 +294,7 @@ fn exists(name: &str) -> JsonError {
     JsonError::new("ResourceExistsException", format!("The operation failed because the secret {name} already exists."))
 }
 
-fn value_of(request: &Value) -> Result<Option<(Option<String>, Option<String>)>, JsonError> {
+fn value_of(request: &Value) -> Result<Option<SecretValue>, JsonError> {
     let string = text(request, "SecretString").map(str::to_owned);
     let binary = text(request, "SecretBinary").map(str::to_owned);
     match (&string, &binary) {
