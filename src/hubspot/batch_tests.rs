@@ -138,7 +138,7 @@ impl World {
         self.upsert_until(inputs, Deadline::NONE).await
     }
     async fn upsert_until(&self, inputs: &[Input], deadline: Deadline) -> Result<Vec<Verdict>> {
-        self.account.upsert(&ObjectType("contacts".to_owned()), "email", inputs, deadline).await
+        self.account.upsert(&ObjectType("contacts".to_owned()), "email", inputs, None, deadline).await
     }
     fn calls(&self) -> usize {
         self.http.seen.borrow().len()
@@ -509,7 +509,7 @@ async fn creates_are_not_repeated_when_the_answer_was_lost() {
     let rows = inputs(2);
     let mut verdicts = vec![None; 2];
     let write = Write { kind: WriteKind::Create, object: &object, id_property: Some("email") };
-    world.account.write(write, &rows, &mut verdicts, Deadline::NONE).await.unwrap();
+    world.account.write(write, &rows, &mut verdicts, None, Deadline::NONE).await.unwrap();
     assert_eq!((verdicts, world.calls()), (vec![Some(Verdict::Unknown); 2], 1));
 }
 

@@ -1,6 +1,9 @@
 //! What a user sees of a plain import.
 
-use hubferry::report::Outcome;
+use hubferry::{
+    objects::{Location, Objects},
+    report::Outcome,
+};
 use serde_json::json;
 
 use crate::support::{World, contacts, rejects, report};
@@ -111,7 +114,6 @@ async fn an_object_that_no_import_matches_is_left_alone_and_the_answer_says_so()
 async fn an_object_that_was_deleted_before_the_run_fails_with_source_gone() {
     let world = World::new(&contacts(""));
     let event = world.upload("incoming/contacts/a.csv", "email\na@x.io\n").await;
-    use hubferry::objects::{Location, Objects};
     world.objects.delete(&Location::new("crm", "incoming/contacts/a.csv")).await.unwrap();
     let mut event = event;
     event["Records"][0]["s3"]["object"].as_object_mut().unwrap().remove("versionId");
@@ -152,6 +154,6 @@ async fn a_run_that_meets_its_deadline_yields_and_is_continued_to_the_end() {
     let text = world.text(last.rejects.as_deref().unwrap()).unwrap();
     let lines: Vec<u64> = rejects(&text).into_iter().map(|(line, _)| line).collect();
     assert_eq!(lines, (0..300).map(|number| number * 100 + 9).collect::<Vec<_>>());
-    let left = world.objects.list(&hubferry::objects::Location::new("crm", "state/")).await.unwrap();
+    let left = world.objects.list(&Location::new("crm", "state/")).await.unwrap();
     assert!(left.is_empty(), "working files are left: {left:?}");
 }

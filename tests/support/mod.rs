@@ -29,13 +29,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// The bucket of all tests.
-pub const BUCKET: &str = "crm";
+pub(crate) const BUCKET: &str = "crm";
 
 /// Where time begins.
-pub const START: &str = "2026-03-02T09:00:00Z";
+pub(crate) const START: &str = "2026-03-02T09:00:00Z";
 
 /// A configuration with the import `contacts` (`incoming/contacts/*`), key `email`; `more` is appended to the import.
-pub fn contacts(more: &str) -> String {
+pub(crate) fn contacts(more: &str) -> String {
     let mut text = String::from(
         "version: 1\nhubspot:\n  default: { secret: hubferry/hubspot }\nimports:\n  - name: contacts\n    match: incoming/contacts/*\n    object: contacts\n    key: email\n",
     );
@@ -48,30 +48,30 @@ pub fn contacts(more: &str) -> String {
 }
 
 /// Everything that a job touches.
-pub struct World {
-    pub portal: Rc<RefCell<Portal>>,
-    pub objects: MemoryObjects,
-    pub table: Rc<MemoryTable>,
-    pub secrets: Rc<MemorySecrets>,
-    pub queue: Rc<MemoryQueue>,
-    pub clock: Rc<VirtualClock>,
-    pub rng: Rc<Rng>,
-    pub config: Rc<Config>,
+pub(crate) struct World {
+    pub(crate) portal: Rc<RefCell<Portal>>,
+    pub(crate) objects: MemoryObjects,
+    pub(crate) table: Rc<MemoryTable>,
+    pub(crate) secrets: Rc<MemorySecrets>,
+    pub(crate) queue: Rc<MemoryQueue>,
+    pub(crate) clock: Rc<VirtualClock>,
+    pub(crate) rng: Rc<Rng>,
+    pub(crate) config: Rc<Config>,
     /// Virtual time that each call of a door takes.
-    pub door_latency: Duration,
+    pub(crate) door_latency: Duration,
     invocation: Cell<u64>,
     sequence: Cell<u64>,
 }
 
 impl World {
     /// A portal with 300 ms latency and default limits, and this configuration.
-    pub fn new(config: &str) -> Self {
+    pub(crate) fn new(config: &str) -> Self {
         let mut settings = PortalSettings::default();
         settings.latency.fixed_ms = 300;
         Self::with(config, settings)
     }
 
-    pub fn with(config: &str, settings: PortalSettings) -> Self {
+    pub(crate) fn with(config: &str, settings: PortalSettings) -> Self {
         let secrets = MemorySecrets::new();
         secrets.insert("hubferry/hubspot", &json!({ "access_token": PortalSettings::TOKEN }).to_string());
         let seed = settings.seed;
@@ -91,7 +91,7 @@ impl World {
     }
 
     /// A new process: nothing is remembered but what is behind the doors.
-    pub fn process(&self) -> App {
+    pub(crate) fn process(&self) -> App {
         let env = Env {
             clock: self.clock.clone(),
             rng: self.rng.clone(),
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// Puts a file and returns S3's event for it.
-    pub async fn upload(&self, key: &str, bytes: impl Into<Bytes>) -> Value {
+    pub(crate) async fn upload(&self, key: &str, bytes: impl Into<Bytes>) -> Value {
         let location = Location::new(BUCKET, key);
         self.objects.insert(&location, bytes);
         let object = self.objects.head(&location, None).await.unwrap();
@@ -126,30 +126,30 @@ impl World {
     }
 
     /// A deadline so far from now.
-    pub fn deadline(&self, seconds: i64) -> Deadline {
+    pub(crate) fn deadline(&self, seconds: i64) -> Deadline {
         Deadline { at: self.clock.now().checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap() }
     }
 
     /// Handles one event in a new process with 15 minutes.
-    pub async fn handle(&self, event: Value) -> Result<Answer> {
+    pub(crate) async fn handle(&self, event: Value) -> Result<Answer> {
         self.handle_within(event, 900).await
     }
 
     /// Handles one event in a new process with so many seconds.
-    pub async fn handle_within(&self, event: Value, seconds: i64) -> Result<Answer> {
+    pub(crate) async fn handle_within(&self, event: Value, seconds: i64) -> Result<Answer> {
         self.invocation.set(self.invocation.get() + 1);
         let owner = format!("invocation-{}", self.invocation.get());
         self.process().handle(event, self.deadline(seconds), &owner).await
     }
 
     /// Uploads a file and imports it.
-    pub async fn import(&self, key: &str, bytes: impl Into<Bytes>) -> Report {
+    pub(crate) async fn import(&self, key: &str, bytes: impl Into<Bytes>) -> Report {
         let event = self.upload(key, bytes).await;
         report(self.handle(event).await.unwrap())
     }
 
     /// Delivers continuations until none is left or the run is over.
-    pub async fn finish(&self, mut last: Report, seconds: i64) -> Report {
+    pub(crate) async fn finish(&self, mut last: Report, seconds: i64) -> Report {
         for _ in 0..1_000 {
             if last.outcome.is_final() {
                 return last;
@@ -165,19 +165,19 @@ impl World {
     }
 
     /// The text of an object, if there is one.
-    pub fn text(&self, uri: &str) -> Option<String> {
+    pub(crate) fn text(&self, uri: &str) -> Option<String> {
         let bytes = self.objects.contents(&Location::parse(uri).unwrap())?;
         Some(String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     /// A property of the contact with this address.
-    pub fn contact(&self, email: &str, property: &str) -> Option<String> {
+    pub(crate) fn contact(&self, email: &str, property: &str) -> Option<String> {
         self.portal.borrow().find_by("contacts", "email", email)?.get(property).cloned()
     }
 }
 
 /// The one report of an answer.
-pub fn report(answer: Answer) -> Report {
+pub(crate) fn report(answer: Answer) -> Report {
     match answer {
         Answer::Report(report) => {
             assert!(report.rows.add_up(), "the rows do not add up: {report:?}");
@@ -188,7 +188,7 @@ pub fn report(answer: Answer) -> Report {
 }
 
 /// The rows of a rejects file: line and code.
-pub fn rejects(text: &str) -> Vec<(u64, String)> {
+pub(crate) fn rejects(text: &str) -> Vec<(u64, String)> {
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
     let headers = reader.headers().unwrap().clone();
     let at = |name: &str| headers.iter().position(|header| header == name).unwrap();
@@ -294,6 +294,6 @@ impl Table for DelayedTable {
 
 /// The time on the world's clock, as text.
 #[allow(dead_code)]
-pub fn now(world: &World) -> Timestamp {
+pub(crate) fn now(world: &World) -> Timestamp {
     world.clock.now()
 }
