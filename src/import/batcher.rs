@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn row(ledger: &mut Ledger) -> RowId {
-        ledger.open(0, FilePosition::default(), Cells::default(), 1)
+        ledger.open(0, FilePosition::default(), Cells::default(), 1, 1)
     }
 
     #[test]

@@ -11,26 +11,24 @@ use jiff::Timestamp;
 
 use super::{
     batcher::{BATCH_INPUTS_MAX, Pending},
+    is_passing,
     job::{End, Job, Loaded},
     ledger::{Ledger, Settled},
     log::LogState,
     progress::{Progress, Update},
+    rows::Row,
     source::{Source, Step},
 };
 use crate::{
     clock::Deadline,
     codes,
     config::Amount,
-    csv::{
-        records::{Record, Start},
-        reject::reject_line,
-    },
     error::{Error, ErrorKind, Result},
     http::rate_limit::Permit,
     hubspot::verdict::Verdict,
     record::{Input, Reason, Reject},
     report::{FilePosition, RowOutcome},
-    state::runs::RENEW_AFTER,
+    state::runs::{LEASE, RENEW_AFTER},
 };
 
 /// Most calls in flight. At 19 calls a second this covers 3.3 s per call; HubSpot's usual latency needs a tenth of it.
@@ -60,6 +58,9 @@ const TICK: Duration = Duration::from_millis(500);
 const MARGIN_MIN: Duration = Duration::from_secs(1);
 const MARGIN_MAX: Duration = Duration::from_secs(20);
 
+/// Time between two tries to save what could not be saved.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
+
 struct Landed {
     lane: usize,
     batch: Vec<Pending>,
@@ -87,6 +88,8 @@ pub(super) async fn run(job: &mut Job, source: &mut Source, loaded: &mut Loaded)
     let mut flow = Flow {
         saved_position: job.progress.position,
         last_save: job.env.clock.elapsed(),
+        last_saved: job.env.clock.elapsed(),
+        save_not_before: Duration::ZERO,
         job,
         loaded,
         ledger: Ledger::default(),
@@ -102,8 +105,14 @@ pub(super) async fn run(job: &mut Job, source: &mut Source, loaded: &mut Loaded)
     };
     let end = flow.run(source).await?;
     flow.count_limit_use();
-    flow.finish_saving().await?;
-    Ok(end)
+    match flow.finish_saving().await {
+        Ok(()) => Ok(end),
+        Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
+        Err(error) => Ok(match end {
+            End::Failed(earlier) => End::Failed(earlier),
+            _ => End::Failed(error),
+        }),
+    }
 }
 
 struct Flow<'a> {
@@ -117,7 +126,10 @@ struct Flow<'a> {
     /// The next call's turn under the account's limit.
     permit: Option<LocalBoxFuture<'static, Result<Permit>>>,
     saved_position: FilePosition,
+    /// When a save was last begun, and when one last succeeded.
     last_save: Duration,
+    last_saved: Duration,
+    save_not_before: Duration,
     margin: Duration,
     /// Set when nothing more is to be read or sent.
     end: Option<End>,
@@ -198,6 +210,7 @@ impl Flow<'_> {
                 self.saving = None;
                 match saved {
                     Ok(saved) => {
+                        self.last_saved = self.job.env.clock.elapsed();
                         self.saved_position = saved.position;
                         self.job.rejects.saved(saved.rejects.clone());
                         self.job.progress.rejects = saved.rejects;
@@ -205,6 +218,11 @@ impl Flow<'_> {
                         self.tell(source);
                     }
                     Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
+                    // The lease lasts a while yet: what could not be saved now may be saved in a moment.
+                    Err(error) if is_passing(&error) && self.patience_left() => {
+                        tracing::warn!(error = %error, "progress cannot be saved; trying again");
+                        self.save_not_before = self.job.env.clock.elapsed() + SAVE_AGAIN;
+                    }
                     Err(error) => self.stop(End::Failed(error)),
                 }
             }
@@ -219,6 +237,13 @@ impl Flow<'_> {
             Event::Fetched(Err(error)) => self.stop(End::Failed(error)),
         }
         Ok(())
+    }
+
+    /// Whether the lease still has time for another try.
+    fn patience_left(&self) -> bool {
+        let now = self.job.env.clock.elapsed();
+        now.saturating_sub(self.last_saved) < LEASE.saturating_sub(SAVE_AGAIN * 5)
+            && self.job.deadline.allows(self.job.env.clock.now(), self.margin / 2)
     }
 
     fn stop(&mut self, end: End) {
@@ -241,8 +266,8 @@ impl Flow<'_> {
             if self.is_full() || !self.loaded.lanes.iter().any(|lane| lane.batcher.ready() < 2 * BATCH_INPUTS_MAX) {
                 return Reading::Enough;
             }
-            if let Some((record, after)) = self.loaded.next() {
-                self.take(record, after);
+            if let Some(row) = self.loaded.next() {
+                self.take(row);
                 continue;
             }
             if self.loaded.ended {
@@ -270,32 +295,30 @@ impl Flow<'_> {
     }
 
     /// Enters a row into the ledger and hands its records to the batchers.
-    fn take(&mut self, record: Record, after: Start) {
-        let end = FilePosition { byte: after.byte, line: after.line - 1 };
+    fn take(&mut self, row: Row) {
+        let end = FilePosition { byte: row.after.byte, line: row.after.line - 1 };
+        let lanes = self.loaded.lanes.len();
         let reject = |ledger: &mut Ledger, cells, reason| {
-            let row = ledger.open(record.line, end, cells, 1);
-            ledger.settle(row, RowOutcome::Rejected, Some(reason));
+            let id = ledger.open(row.line, end, cells, 1, lanes);
+            ledger.settle(id, RowOutcome::Rejected, Some(reason));
         };
-        let cells = match &self.loaded.reject_columns {
-            Some(columns) => columns.strip(&record.cells),
-            None => record.cells,
-        };
-        if let Some(reason) = record.fault {
-            return reject(&mut self.ledger, cells, reason);
+        if let Some(reason) = row.fault {
+            return reject(&mut self.ledger, row.cells, reason);
         }
-        let mut inputs: Vec<Option<Input>> = Vec::with_capacity(self.loaded.lanes.len());
+        let mut inputs: Vec<Option<Input>> = Vec::with_capacity(lanes);
         for (index, lane) in self.loaded.lanes.iter().enumerate() {
-            match lane.mapping.apply(&cells) {
+            match lane.mapping.apply(&row.cells) {
                 Ok(input) => inputs.push(Some(input)),
                 // A row need not hold all of its records, but it must hold the first.
-                Err(_) if index > 0 && lane.mapping.is_blank(&cells) => inputs.push(None),
-                Err(reason) => return reject(&mut self.ledger, cells, reason),
+                Err(_) if index > 0 && lane.mapping.is_blank(&row.cells) => inputs.push(None),
+                Err(reason) => return reject(&mut self.ledger, row.cells, reason),
             }
         }
-        let row = self.ledger.open(record.line, end, cells, inputs.iter().flatten().count());
+        let waiting = inputs.iter().flatten().count();
+        let id = self.ledger.open(row.line, end, row.cells, waiting, lanes);
         for (lane, input) in self.loaded.lanes.iter_mut().zip(inputs) {
             if let Some(input) = input {
-                lane.batcher.add(row, input);
+                lane.batcher.add(id, input);
             }
         }
     }
@@ -365,25 +388,19 @@ impl Flow<'_> {
                 format!("{} inputs got {} verdicts", batch.len(), verdicts.len()),
             )));
         }
-        let object = lane.object.as_str();
-        let counts = (self.job.import.records.len() > 1)
-            .then(|| self.job.progress.records.entry(object.to_owned()).or_default());
-        let mut record_outcomes = Vec::new();
         for (pending, verdict) in batch.into_iter().zip(verdicts) {
             match verdict {
-                Verdict::Written { created, .. } => {
+                Verdict::Written { id, created } => {
                     let first = if created { RowOutcome::Created } else { RowOutcome::Updated };
                     lane.batcher.landed(&pending);
                     for (number, (row, _)) in pending.rows.iter().enumerate() {
                         let outcome = if number == 0 { first } else { RowOutcome::Merged };
-                        record_outcomes.push(outcome);
-                        self.ledger.settle(*row, outcome, None);
+                        self.ledger.settle_record(*row, index, outcome, None, Some(&id));
                     }
                 }
                 Verdict::Refused(reason) => {
                     if let Some(row) = lane.batcher.refused(pending) {
-                        record_outcomes.push(RowOutcome::Rejected);
-                        self.ledger.settle(row, RowOutcome::Rejected, Some(reason));
+                        self.ledger.settle_record(row, index, RowOutcome::Rejected, Some(reason), None);
                     }
                 }
                 Verdict::Unknown => {
@@ -393,15 +410,9 @@ impl Flow<'_> {
                             codes::NO_VERDICT,
                             "HubSpot gave no verdict on the row, however often it was asked",
                         );
-                        record_outcomes.push(RowOutcome::Deferred);
-                        self.ledger.settle(*row, RowOutcome::Deferred, Some(reason));
+                        self.ledger.settle_record(*row, index, RowOutcome::Deferred, Some(reason), None);
                     }
                 }
-            }
-        }
-        if let Some(counts) = counts {
-            for outcome in record_outcomes {
-                counts.add(outcome);
             }
         }
     }
@@ -411,12 +422,17 @@ impl Flow<'_> {
         let progress = &mut self.job.progress;
         progress.position = settled.end;
         progress.rows.add(settled.outcome);
+        for (lane, record) in self.loaded.lanes.iter().zip(&settled.records) {
+            if let Some(outcome) = record.outcome {
+                progress.records.entry(lane.object.as_str().to_owned()).or_default().add(outcome);
+            }
+        }
         if let Some(reason) = settled.reason {
             if settled.outcome == RowOutcome::Rejected {
                 *progress.rejected_by_code.entry(reason.code.to_string()).or_default() += 1;
             }
             let reject = Reject { line: settled.line, cells: settled.cells, reason };
-            self.job.rejects.append(&reject_line(&reject, &self.loaded.header));
+            self.job.rejects.append(&self.loaded.columns.reject(&reject));
         }
     }
 
@@ -435,6 +451,9 @@ impl Flow<'_> {
             return;
         }
         let now = self.job.env.clock.elapsed();
+        if now < self.save_not_before {
+            return;
+        }
         let due = now.saturating_sub(self.last_save) >= RENEW_AFTER;
         // A file that nothing was sent of has nothing to lose: its rejects are found again.
         let moved = self.job.progress.position > self.saved_position && self.permits > 0;
@@ -461,8 +480,14 @@ impl Flow<'_> {
 
     /// Saves what is accounted for and not saved yet.
     async fn finish_saving(&mut self) -> Result<()> {
+        let clock = self.job.env.clock.clone();
         if self.job.progress.position > self.saved_position || self.job.rejects.dirty() {
-            let saved = self.save().await?;
+            let saved = loop {
+                match self.save().await {
+                    Err(error) if is_passing(&error) && self.patience_left() => clock.sleep(SAVE_AGAIN).await,
+                    result => break result?,
+                }
+            };
             self.job.rejects.saved(saved.rejects.clone());
             self.job.progress.rejects = saved.rejects;
         }

@@ -11,18 +11,18 @@ use super::{
     flow,
     log::Log,
     progress::{File, Progress},
+    rows::{Columns, REJECT_MEMBERS, Raw, Reader, Row},
     source::{Source, Step},
 };
 use crate::{
     app::Env,
     clock::Deadline,
     codes,
-    config::{Compression, Import},
+    config::{Compression, Format, Import},
     csv::{
         Cells,
-        dialect::{self, Hints},
-        records::{Record, RecordReader, Start, header_names},
-        reject::RejectColumns,
+        dialect::{self, COLUMNS_MAX, Dialect, Hints},
+        records::{Start, header_names},
     },
     error::{Error, ErrorKind, Result},
     hubspot::{account::Account, properties::SchemaParts},
@@ -63,14 +63,11 @@ pub(super) struct Lane {
 
 /// A file whose mapping is known to fit.
 pub(super) struct Loaded {
-    pub(super) reader: RecordReader,
-    /// Rows that were read to look at them, with the position after each.
-    pub(super) read_ahead: VecDeque<(Record, Start)>,
+    pub(super) reader: Reader,
+    /// Rows that were read to look at them.
+    pub(super) read_ahead: VecDeque<Row>,
     pub(super) lanes: Vec<Lane>,
-    /// The file's own columns.
-    pub(super) header: Vec<String>,
-    /// The columns of a rejects file that was dropped back.
-    pub(super) reject_columns: Option<RejectColumns>,
+    pub(super) columns: Columns,
     /// The reader has been fed everything.
     pub(super) ended: bool,
     /// The reader has nothing left.
@@ -133,16 +130,17 @@ impl Job {
     async fn load(&mut self, source: &mut Source) -> Result<Option<Loaded>> {
         if let Some(file) = self.progress.file.clone() {
             let start = Start { byte: self.progress.position.byte, line: self.progress.position.line + 1 };
-            let mut reader = RecordReader::new(&file.dialect, start);
+            let (mut reader, columns) = match &file.dialect {
+                Some(dialect) => (Reader::csv(dialect, start), Columns::csv(&file.columns)),
+                None => (Reader::json(start), Columns::json(&file.columns)),
+            };
             reader.expect_columns(file.columns.len());
-            let (header, reject_columns) = header_of(&file.columns);
-            let lanes = self.lanes(&header, &file.detected).await?;
+            let lanes = self.lanes(&columns.header, &file.detected).await?;
             return Ok(Some(Loaded {
                 reader,
                 read_ahead: VecDeque::new(),
                 lanes,
-                header,
-                reject_columns,
+                columns,
                 ended: false,
                 drained: false,
             }));
@@ -159,75 +157,37 @@ impl Job {
         if whole && sample.iter().all(u8::is_ascii_whitespace) {
             return Ok(None);
         }
-        let known = self.known_names().await?;
-        let hints = Hints { is_known: &|name| known.contains(&normal(name)) };
-        let dialect = dialect::detect(&sample, whole, &self.import.csv, &hints)?;
-        let mut reader = RecordReader::new(&dialect, Start::default());
-        reader.feed(&sample);
+        let mut loading = match self.import.format {
+            Format::Jsonl => {
+                Loading { reader: Reader::json(Start::default()), dialect: None, read_ahead: VecDeque::new(), whole }
+            }
+            _ => {
+                let known = self.known_names().await?;
+                let hints = Hints { is_known: &|name| known.contains(&normal(name)) };
+                let dialect = dialect::detect(&sample, whole, &self.import.csv, &hints)?;
+                Loading {
+                    reader: Reader::csv(&dialect, Start::default()),
+                    dialect: Some(dialect),
+                    read_ahead: VecDeque::new(),
+                    whole,
+                }
+            }
+        };
+        loading.reader.feed(&sample);
         drop(sample);
         if whole {
-            reader.finish();
+            loading.reader.finish();
         }
-        let first = loop {
-            if let Some(record) = reader.next() {
-                break record;
-            }
-            if whole {
-                return Ok(None);
-            }
-            whole = Self::feed(source, &mut reader).await?;
-        };
-        if let Some(fault) = &first.fault {
-            return Err(Error::invalid(
-                codes::HEADER_INVALID,
-                format!("line {}: the header cannot be read: {}", first.line, fault.reason),
-            ));
-        }
-        let columns: Vec<String> = if dialect.header {
-            header_names(&first.cells)
-        } else {
-            (1..=first.cells.len()).map(|number| number.to_string()).collect()
-        };
-        let (header, reject_columns) = header_of(&columns);
-        reader.expect_columns(columns.len());
-        let mut read_ahead = VecDeque::new();
-        let after = reader.position();
-        if dialect.header {
-            self.progress.position = FilePosition { byte: after.byte, line: after.line - 1 };
-        } else {
-            read_ahead.push_back((first, after));
-        }
-        while read_ahead.len() < SAMPLE_ROWS {
-            let Some(record) = reader.next() else { break };
-            let after = reader.position();
-            read_ahead.push_back((record, after));
-        }
-        let rows: Vec<Cells> = read_ahead
-            .iter()
-            .filter(|(record, _)| record.fault.is_none())
-            .map(|(record, _)| match &reject_columns {
-                Some(columns) => columns.strip(&record.cells),
-                None => record.cells.clone(),
-            })
-            .collect();
-        let detected = mapping::detect(&header, &rows);
-        let lanes = self.lanes(&header, &detected).await?;
-        self.progress.file = Some(File { compression: source.compression(), dialect, columns, detected });
-        Ok(Some(Loaded { reader, read_ahead, lanes, header, reject_columns, ended: whole, drained: false }))
-    }
-
-    /// Feeds the reader; whether the file has ended.
-    async fn feed(source: &mut Source, reader: &mut RecordReader) -> Result<bool> {
-        let mut bytes = Vec::new();
-        match source.step(&mut bytes)? {
-            Step::Bytes => reader.feed(&bytes),
-            Step::Wait => source.fetched().await?,
-            Step::End => {
-                reader.finish();
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let Some(names) = loading.names(source, self).await? else { return Ok(None) };
+        let columns = if loading.dialect.is_some() { Columns::csv(&names) } else { Columns::json(&names) };
+        let read_ahead: VecDeque<Row> = loading.read_ahead.into_iter().map(|raw| columns.row(raw)).collect();
+        let sample: Vec<Cells> =
+            read_ahead.iter().filter(|row| row.fault.is_none()).map(|row| row.cells.clone()).collect();
+        let detected = mapping::detect(&columns.header, &sample);
+        let lanes = self.lanes(&columns.header, &detected).await?;
+        self.progress.file =
+            Some(File { compression: source.compression(), dialect: loading.dialect, columns: names, detected });
+        Ok(Some(Loaded { reader: loading.reader, read_ahead, lanes, columns, ended: loading.whole, drained: false }))
     }
 
     /// Names that a header would hold, normalised: tells a header from a first row of data.
@@ -288,12 +248,81 @@ impl Job {
     }
 }
 
-/// The file's own columns, and what has to be taken away where it is a rejects file that was dropped back.
-pub(super) fn header_of(columns: &[String]) -> (Vec<String>, Option<RejectColumns>) {
-    let cells: Cells = columns.iter().collect();
-    match RejectColumns::detect(&cells) {
-        Some(reject_columns) => (header_names(&reject_columns.strip(&cells)), Some(reject_columns)),
-        None => (columns.to_vec(), None),
+/// A file whose columns are not known yet.
+struct Loading {
+    reader: Reader,
+    dialect: Option<Dialect>,
+    read_ahead: VecDeque<Raw>,
+    whole: bool,
+}
+
+impl Loading {
+    /// The columns' names: the header's, or those of all members in the first lines. Reads ahead what is looked at for the formats
+    /// of dates and numbers. `None` if there is no row.
+    async fn names(&mut self, source: &mut Source, job: &mut Job) -> Result<Option<Vec<String>>> {
+        let Some(first) = self.next(source).await? else { return Ok(None) };
+        let mut names = Vec::new();
+        match first {
+            Raw::Csv(record, after) => {
+                if let Some(fault) = &record.fault {
+                    let message = format!("line {}: the header cannot be read: {}", record.line, fault.reason);
+                    return Err(Error::invalid(codes::HEADER_INVALID, message));
+                }
+                if self.dialect.as_ref().is_some_and(|dialect| dialect.header) {
+                    names = header_names(&record.cells);
+                    job.progress.position = FilePosition { byte: after.byte, line: after.line - 1 };
+                } else {
+                    names = (1..=record.cells.len()).map(|number| number.to_string()).collect();
+                    self.read_ahead.push_back(Raw::Csv(record, after));
+                }
+                self.reader.expect_columns(names.len());
+            }
+            first @ Raw::Json(..) => self.read_ahead.push_back(first),
+        }
+        while self.read_ahead.len() < SAMPLE_ROWS {
+            let Some(raw) = self.reader.next() else { break };
+            self.read_ahead.push_back(raw);
+        }
+        if self.dialect.is_none() {
+            let configured =
+                record_specs(&job.import)?.into_iter().filter_map(|spec| spec.columns).flat_map(BTreeMap::keys);
+            let seen = self.read_ahead.iter().filter_map(|raw| match raw {
+                Raw::Json(record, _) => Some(&record.fields),
+                Raw::Csv(..) => None,
+            });
+            for name in configured.chain(seen.flatten().map(|(name, _)| name)) {
+                if !names.contains(name) && !REJECT_MEMBERS.contains(&name.as_str()) {
+                    names.push(name.clone());
+                }
+            }
+            if names.len() > COLUMNS_MAX {
+                return Err(Error::invalid(
+                    codes::TOO_MANY_COLUMNS,
+                    format!("the first lines have {} members; at most {COLUMNS_MAX} are read", names.len()),
+                ));
+            }
+        }
+        Ok(Some(names))
+    }
+
+    async fn next(&mut self, source: &mut Source) -> Result<Option<Raw>> {
+        loop {
+            if let Some(raw) = self.reader.next() {
+                return Ok(Some(raw));
+            }
+            if self.whole {
+                return Ok(None);
+            }
+            let mut bytes = Vec::new();
+            match source.step(&mut bytes)? {
+                Step::Bytes => self.reader.feed(&bytes),
+                Step::Wait => source.fetched().await?,
+                Step::End => {
+                    self.reader.finish();
+                    self.whole = true;
+                }
+            }
+        }
     }
 }
 
@@ -316,12 +345,12 @@ impl Loaded {
         self.ended && self.read_ahead.is_empty() && self.drained
     }
 
-    /// The next row, and the position after it.
-    pub(super) fn next(&mut self) -> Option<(Record, Start)> {
+    /// The next row.
+    pub(super) fn next(&mut self) -> Option<Row> {
         if let Some(next) = self.read_ahead.pop_front() {
             return Some(next);
         }
-        let next = self.reader.next().map(|record| (record, self.reader.position()));
+        let next = self.reader.next().map(|raw| self.columns.row(raw));
         self.drained = self.ended && next.is_none();
         next
     }

@@ -24,14 +24,36 @@ impl RowId {
     }
 }
 
+/// What is known of one of a row's records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecordState {
+    /// Its verdict; none yet, or the row does not hold the record.
+    pub outcome: Option<RowOutcome>,
+    /// HubSpot's id of it, once it is written.
+    pub id: Option<String>,
+}
+
 struct Entry {
     line: u64,
     end: FilePosition,
     cells: Cells,
-    /// Records of the row that have no verdict yet.
+    /// Verdicts that the row still waits for: of its records, and of the associations between them.
     waiting: usize,
     outcome: Option<RowOutcome>,
     reason: Option<Reason>,
+    /// One per record that a row can hold, where it can hold several; else empty.
+    records: Vec<RecordState>,
+    /// What the delivered index is to remember of the row, once it is delivered.
+    mark: Option<Mark>,
+}
+
+/// A record's identity and contents as hashes, for the delivered index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Of the folded key.
+    pub key: u64,
+    /// Of the properties.
+    pub row: u64,
 }
 
 /// A row that is accounted for, and all rows before it.
@@ -47,6 +69,10 @@ pub struct Settled {
     pub outcome: RowOutcome,
     /// Why, if it was not delivered.
     pub reason: Option<Reason>,
+    /// What became of its records, where it can hold several.
+    pub records: Vec<RecordState>,
+    /// What the delivered index is to remember of it.
+    pub mark: Option<Mark>,
 }
 
 /// The rows between the first one that is not accounted for and the last one read.
@@ -58,22 +84,29 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Enters a row of which `records` verdicts are awaited.
-    pub fn open(&mut self, line: u64, end: FilePosition, cells: Cells, records: usize) -> RowId {
+    /// Enters a row that waits for `waiting` verdicts. `lanes` is how many records a row can hold.
+    pub fn open(&mut self, line: u64, end: FilePosition, cells: Cells, waiting: usize, lanes: usize) -> RowId {
         let id = RowId(self.first + self.rows.len() as u64);
         self.bytes += cells.bytes();
-        self.rows.push_back(Entry { line, end, cells, waiting: records, outcome: None, reason: None });
+        let records = if lanes > 1 { vec![RecordState::default(); lanes] } else { Vec::new() };
+        self.rows.push_back(Entry { line, end, cells, waiting, outcome: None, reason: None, records, mark: None });
         id
     }
 
-    /// One of the row's records has its verdict. A reject of any of them makes the row a reject; else the first verdict counts.
+    /// Sets what the delivered index is to remember of the row.
+    pub fn mark(&mut self, row: RowId, mark: Mark) {
+        if let Some(entry) = self.entry(row) {
+            entry.mark = Some(mark);
+        }
+    }
+
+    /// One of the row's verdicts has come. A reject among them makes the row a reject; else the first verdict counts.
     pub fn settle(&mut self, row: RowId, outcome: RowOutcome, reason: Option<Reason>) {
-        let index = row.0.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
-        let Some(entry) = index.and_then(|index| self.rows.get_mut(index)) else {
+        let Some(entry) = self.entry(row) else {
             debug_assert!(false, "a row was settled twice");
             return;
         };
-        debug_assert!(entry.waiting > 0, "a row was settled more often than it has records");
+        debug_assert!(entry.waiting > 0, "a row was settled more often than it has verdicts to wait for");
         entry.waiting = entry.waiting.saturating_sub(1);
         let weight = |outcome: Option<RowOutcome>| match outcome {
             Some(RowOutcome::Rejected) => 2,
@@ -84,6 +117,40 @@ impl Ledger {
             entry.outcome = Some(outcome);
             entry.reason = reason;
         }
+    }
+
+    /// As [`Self::settle`], for the record in `lane`; `id` is HubSpot's.
+    pub fn settle_record(
+        &mut self,
+        row: RowId,
+        lane: usize,
+        outcome: RowOutcome,
+        reason: Option<Reason>,
+        id: Option<&str>,
+    ) {
+        if let Some(record) = self.entry(row).and_then(|entry| entry.records.get_mut(lane)) {
+            record.outcome = Some(outcome);
+            record.id = id.filter(|id| !id.is_empty()).map(str::to_owned);
+        }
+        self.settle(row, outcome, reason);
+    }
+
+    /// What is known of the row's records.
+    pub fn records(&self, row: RowId) -> &[RecordState] {
+        let index = row.0.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        index.and_then(|index| self.rows.get(index)).map_or(&[], |entry| &entry.records)
+    }
+
+    /// A verdict that the row waited for will not come, and says nothing about it.
+    pub fn release(&mut self, row: RowId) {
+        if let Some(entry) = self.entry(row) {
+            entry.waiting = entry.waiting.saturating_sub(1);
+        }
+    }
+
+    fn entry(&mut self, row: RowId) -> Option<&mut Entry> {
+        let index = row.0.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())?;
+        self.rows.get_mut(index)
     }
 
     /// The next row in file order, if it is accounted for.
@@ -98,6 +165,8 @@ impl Ledger {
             cells: entry.cells,
             outcome: entry.outcome?,
             reason: entry.reason,
+            records: entry.records,
+            mark: entry.mark,
         })
     }
 
@@ -134,8 +203,8 @@ mod tests {
     #[test]
     fn rows_leave_in_file_order_whatever_order_they_settle_in() {
         let mut ledger = Ledger::default();
-        let a = ledger.open(2, at(10), Cells::default(), 1);
-        let b = ledger.open(3, at(20), Cells::default(), 1);
+        let a = ledger.open(2, at(10), Cells::default(), 1, 1);
+        let b = ledger.open(3, at(20), Cells::default(), 1, 1);
         ledger.settle(b, RowOutcome::Updated, None);
         assert!(ledger.pop().is_none());
         ledger.settle(a, RowOutcome::Created, None);
@@ -147,7 +216,7 @@ mod tests {
     #[test]
     fn a_reject_of_one_record_makes_the_row_a_reject() {
         let mut ledger = Ledger::default();
-        let row = ledger.open(2, at(10), Cells::default(), 2);
+        let row = ledger.open(2, at(10), Cells::default(), 2, 2);
         ledger.settle(row, RowOutcome::Created, None);
         assert!(ledger.pop().is_none());
         ledger.settle(row, RowOutcome::Rejected, Some(Reason::new(codes::INVALID_EMAIL, "column `Email`")));

@@ -11,9 +11,10 @@ mod job;
 pub mod ledger;
 pub mod log;
 pub mod progress;
+mod rows;
 mod source;
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 
@@ -21,15 +22,16 @@ use self::{
     job::{Baseline, End, Job},
     log::Log,
     progress::Progress,
+    rows::Columns,
 };
 use crate::{
-    app::{Answer, App},
+    app::{Answer, App, Env},
     clock::{Deadline, run_id},
     codes,
     config::Import,
-    csv::reject::header_line,
     error::{Error, ErrorKind, Result},
     event::{SourceObject, normalised},
+    hubspot::account::Account,
     objects::{Location, ObjectVersion},
     report::{Cost, Counts, FilePosition, Outcome, Report, ReportError, Source},
     state::runs::{Admission, Lease, Leased, Run, RunSource, STALLS_MAX, version_of},
@@ -40,6 +42,12 @@ const CONTINUE_AT_ONCE: u16 = 0;
 
 /// How long a run whose calls failed waits before it is tried again.
 const CONTINUE_AFTER_FAILURE_SECONDS: u16 = 60;
+
+/// How long a run waits for that of the object's older version: longer than a lease, so that one that has died is not waited for.
+const OLDER_RUN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it looks.
+const OLDER_RUN_LOOK: Duration = Duration::from_millis(500);
 
 /// Imports the object of an event.
 pub async fn on_object(app: &App, source: &SourceObject, deadline: Deadline, owner: &str) -> Result<Answer> {
@@ -89,7 +97,7 @@ pub async fn on_object(app: &App, source: &SourceObject, deadline: Deadline, own
     match admission {
         Admission::Duplicate(run) => Ok(Answer::Report(Box::new(duplicate(*run)))),
         Admission::Superseded => Ok(Answer::Report(Box::new(superseded(app, &import, source, &object)))),
-        Admission::Run(run) => work(app, import, &run.run_id, deadline, owner).await,
+        Admission::Run { run, .. } => work(app, import, &run, deadline, owner).await,
     }
 }
 
@@ -104,7 +112,7 @@ pub async fn resume(app: &App, run: &Run, deadline: Deadline, owner: &str) -> Re
             ),
         ));
     };
-    work(app, Rc::new(import.clone()), &run.run_id, deadline, owner).await
+    work(app, Rc::new(import.clone()), run, deadline, owner).await
 }
 
 /// The version that an event names, without asking S3.
@@ -227,7 +235,8 @@ fn blank_report(
 }
 
 /// Takes the run's lease and works on it as far as this invocation goes.
-async fn work(app: &App, import: Rc<Import>, id: &str, deadline: Deadline, owner: &str) -> Result<Answer> {
+async fn work(app: &App, import: Rc<Import>, run: &Run, deadline: Deadline, owner: &str) -> Result<Answer> {
+    let id = run.run_id.as_str();
     let began = app.env().clock.elapsed();
     let (lease, run) = match app.runs().lease(id, owner, deadline).await? {
         Leased::Yes(lease, run) => (lease, run),
@@ -261,7 +270,7 @@ async fn on_lease(
     lease: &Lease,
     run: &Run,
     deadline: Deadline,
-    began: std::time::Duration,
+    began: Duration,
 ) -> Result<Report> {
     let env = app.env().clone();
     let mut progress: Progress = if run.progress.is_empty() {
@@ -310,13 +319,35 @@ async fn on_lease(
         baseline,
     };
     let end = match end {
-        End::Complete => job.work().await?,
+        End::Complete => match older_stopped(&job, run.older.as_deref()).await {
+            Ok(true) => job.work().await?,
+            Ok(false) => End::Deadline,
+            Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
+            Err(error) => End::Failed(error),
+        },
         stalled => stalled,
     };
     job.count_costs();
     let spent = env.clock.elapsed().saturating_sub(began).as_secs_f64();
     job.progress.gb_seconds += spent * f64::from(env.memory_mb.get()) / 1024.0;
     conclude(app, job, run, end).await
+}
+
+/// Waits until the run of the object's older version has stopped: what it has in flight must not land on top of ours.
+/// Renews the lease meanwhile. Whether it has stopped before too much of the invocation's time was gone.
+async fn older_stopped(job: &Job, older: Option<&str>) -> Result<bool> {
+    let Some(older) = older else { return Ok(true) };
+    let clock = &job.env.clock;
+    let patience = job.deadline.remaining(clock.now()) / 3;
+    let began = clock.elapsed();
+    while job.runs.still_works(older).await? {
+        if clock.elapsed().saturating_sub(began) > patience.min(OLDER_RUN_PATIENCE) {
+            return Ok(false);
+        }
+        job.runs.renew(&job.lease, job.deadline).await?;
+        clock.sleep(OLDER_RUN_LOOK).await;
+    }
+    Ok(true)
 }
 
 /// Turns the end of an invocation's work into a report, and into what happens next.
@@ -351,18 +382,22 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
         },
     };
     let source_bucket = run.source.bucket.clone();
-    let rejects_at = Location::new(&source_bucket, format!("rejects/{}/{}.csv", job.import.name, run.run_id));
+    let columns = job.progress.file.as_ref().map(|file| match file.dialect {
+        Some(_) => Columns::csv(&file.columns),
+        None => Columns::json(&file.columns),
+    });
+    let (ending, media_type) = columns.as_ref().map_or(("csv", "text/csv"), Columns::rejects_kind);
+    let rejects_at = Location::new(&source_bucket, format!("rejects/{}/{}.{ending}", job.import.name, run.run_id));
     let any_rejects = !job.rejects.is_empty();
     if outcome.is_final() && any_rejects {
-        let header =
-            job.progress.file.as_ref().map(|file| header_line(&job::header_of(&file.columns).0)).unwrap_or_default();
-        job.rejects.join(&rejects_at, &header, "text/csv; charset=utf-8").await?;
+        let head = columns.as_ref().map(Columns::rejects_head).unwrap_or_default();
+        patiently(&**env, async || job.rejects.join(&rejects_at, &head, media_type).await).await?;
     }
     job.count_costs();
     let progress = &job.progress;
     let mut source = source_of(&run.source);
     if let Some(file) = &progress.file {
-        source.dialect = serde_json::to_value(&file.dialect).ok();
+        source.dialect = file.dialect.as_ref().and_then(|dialect| serde_json::to_value(dialect).ok());
         source.compression =
             serde_json::to_value(file.compression).ok().and_then(|name| name.as_str().map(str::to_owned));
     }
@@ -391,27 +426,52 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
         report.notes.push("the file holds no rows: there was nothing to do".to_owned());
     }
 
-    store_report(app, &source_bucket, &report).await?;
+    patiently(&**env, async || store_report(app, &source_bucket, &report).await).await?;
     if outcome.is_final() {
-        app.runs().finish(&job.lease, &report).await?;
+        patiently(&**env, async || app.runs().finish(&job.lease, &report).await).await?;
         // Nothing points to the chunks any more; should this fail, a lifecycle rule removes them.
         if let Err(error) = job.rejects.remove().await {
             tracing::warn!(run_id = run.run_id, error = %error, "the rejects' working files could not be removed");
         }
     } else {
-        hand_over(app, &job.lease, error.as_ref()).await?;
+        hand_over(app, &job.account, &job.lease, error.as_ref()).await?;
     }
     log_summary(&report);
     Ok(report)
 }
 
+/// Repeats what failed for a passing reason, for about half a lease: what follows the work must not be lost to a hiccup of S3 or DynamoDB.
+/// Everything it is used for is safe to repeat.
+async fn patiently<T>(env: &Env, attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
+    let mut wait = Duration::from_millis(500);
+    loop {
+        match attempt().await {
+            Err(error) if is_passing(&error) && wait <= Duration::from_secs(8) => {
+                tracing::warn!(error = %error, "repeating");
+                env.clock.sleep(env.rng.jitter(wait)).await;
+                wait *= 2;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether waiting may help.
+fn is_passing(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Throttled { .. } | ErrorKind::Unavailable { .. } | ErrorKind::Unknown)
+}
+
 /// Gives the run to the next invocation: the lease back, and a message to ourselves.
-async fn hand_over(app: &App, lease: &Lease, error: Option<&Error>) -> Result<()> {
-    app.runs().release(lease).await?;
+async fn hand_over(app: &App, account: &Account, lease: &Lease, error: Option<&Error>) -> Result<()> {
+    let not_before = match error.map(Error::kind) {
+        // The account's midnight: the sweep finds the run then.
+        Some(ErrorKind::DailyLimit) => Some(account.day_ends()),
+        _ => None,
+    };
+    app.runs().release(lease, not_before).await?;
     let Some(queue) = &app.env().queue else { return Ok(()) };
     let delay = match error.map(Error::kind) {
         None => CONTINUE_AT_ONCE,
-        // The account's midnight may be hours away: the sweep finds the run.
         Some(ErrorKind::DailyLimit) => return Ok(()),
         Some(_) => CONTINUE_AFTER_FAILURE_SECONDS,
     };

@@ -22,7 +22,7 @@ pub struct Progress {
     pub file: Option<File>,
     /// Rows before the position, by what became of them.
     pub rows: Counts,
-    /// Records per object type.
+    /// Records before the position, per object type.
     pub records: BTreeMap<String, Counts>,
     /// Rejects before the position, by code.
     pub rejected_by_code: BTreeMap<String, u64>,
@@ -54,8 +54,8 @@ impl Progress {
 pub struct File {
     /// How it is compressed.
     pub compression: Compression,
-    /// How it is written.
-    pub dialect: Dialect,
+    /// How it is written; none for JSON lines.
+    pub dialect: Option<Dialect>,
     /// The first line's names, as they are (`1`, `2`, … where there is no header).
     pub columns: Vec<String>,
     /// Formats of dates and numbers.

@@ -93,6 +93,8 @@ pub struct Run {
     pub report: Option<Report>,
     /// Fingerprint of the import's settings with which it ran.
     pub settings: String,
+    /// The run of an older version of the object that has to have stopped before this one writes.
+    pub older: Option<String>,
 }
 
 impl Run {
@@ -140,6 +142,7 @@ impl Run {
             progress: text("progress").unwrap_or_default(),
             report,
             settings: text("settings").unwrap_or_default(),
+            older: text("older").ok().filter(|older| !older.is_empty()),
         })
     }
 }
@@ -174,7 +177,12 @@ pub enum Leased {
 #[derive(Debug)]
 pub enum Admission {
     /// To this one: new, or one that was left open.
-    Run(Box<Run>),
+    Run {
+        /// The run.
+        run: Box<Run>,
+        /// The run of an older version of the object that was open when this one was admitted. It has been told to stop.
+        older: Option<String>,
+    },
     /// This version was imported before.
     Duplicate(Box<Run>),
     /// Something newer was admitted before.
@@ -283,7 +291,8 @@ impl Runs {
             match self.get(run_id).await? {
                 Some(run) if run.outcome.is_none() => {
                     self.mark_open(&run.run_id).await?;
-                    return Ok(Admission::Run(Box::new(run)));
+                    let older = run.older.clone();
+                    return Ok(Admission::Run { run: Box::new(run), older });
                 }
                 Some(run) if !again(&run) => return Ok(Admission::Duplicate(Box::new(run))),
                 // Over, and may be done again; or the maker of the pointer died before it made the run.
@@ -291,20 +300,17 @@ impl Runs {
             }
         }
 
+        let latest = Key::new(&pk, "latest");
         if let Some(sequencer) = &source.sequencer {
             let newest = Update {
-                set: vec![
-                    ("sequencer", sequencer.as_str().into()),
-                    ("version", pointer.sk.as_str().into()),
-                    ("expires_at", expires_at.into()),
-                ],
+                set: vec![("sequencer", sequencer.as_str().into()), ("expires_at", expires_at.into())],
                 condition: Some(Condition::Any(vec![
                     Condition::Absent("sequencer"),
                     Condition::AtMost("sequencer", sequencer.as_str().into()),
                 ])),
                 ..Update::default()
             };
-            if let Changed::No(_) = self.table.update(&Key::new(&pk, "latest"), newest).await? {
+            if let Changed::No(_) = self.table.update(&latest, newest).await? {
                 return Ok(Admission::Superseded);
             }
         }
@@ -333,9 +339,11 @@ impl Runs {
             }
         };
         self.mark_open(&run_id).await?;
+        let older = self.replace_older(&latest, &run_id, expires_at).await?;
         let now = self.clock.now().as_millisecond();
         let create = Update {
             set: vec![
+                ("older", older.clone().unwrap_or_default().into()),
                 ("job", job.into()),
                 ("name", name.into()),
                 ("source", encode(source)?.into()),
@@ -359,7 +367,58 @@ impl Runs {
                 ));
             }
         };
-        Ok(Admission::Run(Box::new(Run::from_item(&run_id, &item)?)))
+        let run = Run::from_item(&run_id, &item)?;
+        let older = run.older.clone();
+        Ok(Admission::Run { run: Box::new(run), older })
+    }
+
+    /// Makes `run_id` the newest run of the object, and tells the one that was it, if it is open, to stop.
+    async fn replace_older(&self, latest: &Key, run_id: &str, expires_at: i64) -> Result<Option<String>> {
+        let known = self.table.get(latest).await?;
+        let older = match known.as_ref().and_then(|item| item.get("run_id")) {
+            Some(Value::S(older)) if older != run_id => Some(older.clone()),
+            _ => None,
+        };
+        let mut open = None;
+        if let Some(older) = older {
+            let stop = Update {
+                set: vec![("superseded_by", run_id.into())],
+                condition: Some(Condition::Equals("outcome", "open".into())),
+                ..Update::default()
+            };
+            if let Changed::Yes(_) = self.table.update(&run_key(&older), stop).await? {
+                open = Some(older);
+            }
+        }
+        let set = vec![("run_id", run_id.into()), ("expires_at", expires_at.into())];
+        self.table.update(latest, Update { set, ..Update::default() }).await?;
+        Ok(open)
+    }
+
+    /// Whether the run still works on the object: open, and its lease has not run out. One whose owner has died is ended here.
+    pub async fn still_works(&self, run_id: &str) -> Result<bool> {
+        let Some(run) = self.get(run_id).await? else { return Ok(false) };
+        if run.outcome.is_some() {
+            return Ok(false);
+        }
+        if run.lease_expires_at > self.clock.now() {
+            return Ok(true);
+        }
+        let end = Update {
+            set: vec![("outcome", Outcome::Superseded.as_str().into())],
+            condition: Some(Condition::All(vec![
+                Condition::Equals("outcome", "open".into()),
+                Condition::Equals("fence", run.fence.into()),
+            ])),
+            ..Update::default()
+        };
+        match self.table.update(&run_key(run_id), end).await? {
+            Changed::Yes(_) => {
+                self.close(run_id).await?;
+                Ok(false)
+            }
+            Changed::No(_) => Ok(true),
+        }
     }
 
     /// Takes the lease of an open run, if nobody holds it. `owner` is unique to this invocation.
@@ -428,24 +487,30 @@ impl Runs {
         if moved {
             set.push(("stalls", 0.into()));
         }
-        self.fenced(lease, Update { set, ..Update::default() }).await
+        self.going_on(lease, Update { set, ..Update::default() }).await
     }
 
     /// Renews the lease alone.
     pub async fn renew(&self, lease: &Lease, deadline: Deadline) -> Result<()> {
         let set = vec![("lease_expires_at", self.lease_end(self.clock.now(), deadline).into())];
-        self.fenced(lease, Update { set, ..Update::default() }).await
+        self.going_on(lease, Update { set, ..Update::default() }).await
     }
 
-    /// Gives the lease back, so that the next invocation can go on at once.
-    pub async fn release(&self, lease: &Lease) -> Result<()> {
-        self.fenced(lease, Update { set: vec![("lease_expires_at", 0.into())], ..Update::default() }).await
+    /// Gives the lease back, so that the next invocation can go on: at once, or not before `not_before`. Waiting for a known moment
+    /// is not standing still.
+    pub async fn release(&self, lease: &Lease, not_before: Option<Timestamp>) -> Result<()> {
+        let mut set = vec![("lease_expires_at", not_before.map_or(0, Timestamp::as_millisecond).into())];
+        if not_before.is_some() {
+            set.push(("stalls", 0.into()));
+        }
+        self.fenced(lease, Update { set, ..Update::default() }).await
     }
 
     /// Ends the run: context, then run, then open entry. Repeating it after a crash in between changes nothing.
     pub async fn finish(&self, lease: &Lease, report: &Report) -> Result<()> {
         // Still ours? The context has no fence of its own.
-        self.renew(lease, Deadline::NONE).await?;
+        let set = vec![("lease_expires_at", self.lease_end(self.clock.now(), Deadline::NONE).into())];
+        self.fenced(lease, Update { set, ..Update::default() }).await?;
         self.remember(report).await?;
         let update = Update {
             set: vec![
@@ -499,6 +564,28 @@ impl Runs {
         Ok(())
     }
 
+    /// A change that is made only while the run is ours, open, and no newer version of its object has come.
+    async fn going_on(&self, lease: &Lease, mut update: Update) -> Result<()> {
+        update.condition = Some(Condition::All(vec![
+            Condition::Equals("fence", lease.fence.into()),
+            Condition::Equals("outcome", "open".into()),
+            Condition::Absent("superseded_by"),
+        ]));
+        match self.table.update(&run_key(&lease.run_id), update).await? {
+            Changed::Yes(_) => Ok(()),
+            Changed::No(Some(item))
+                if item.get("fence") == Some(&lease.fence.into()) && item.contains_key("superseded_by") =>
+            {
+                Err(Error::new(
+                    ErrorKind::Conflict,
+                    codes::SOURCE_CHANGED,
+                    format!("run {}: a newer version of the object has come", lease.run_id),
+                ))
+            }
+            Changed::No(_) => Err(lost(lease)),
+        }
+    }
+
     /// A change of the run that is made only while its fence is ours and it is open.
     async fn fenced(&self, lease: &Lease, mut update: Update) -> Result<()> {
         update.condition = Some(Condition::All(vec![
@@ -516,11 +603,7 @@ impl Runs {
             {
                 Ok(())
             }
-            Changed::No(_) => Err(Error::new(
-                ErrorKind::Fenced,
-                codes::FENCED,
-                format!("run {}: another invocation has taken over", lease.run_id),
-            )),
+            Changed::No(_) => Err(lost(lease)),
         }
     }
 
@@ -532,6 +615,11 @@ impl Runs {
     fn remembered_until(&self) -> i64 {
         self.clock.now().saturating_add(REMEMBERED).unwrap_or(Timestamp::MAX).as_second()
     }
+}
+
+fn lost(lease: &Lease) -> Error {
+    let message = format!("run {}: another invocation has taken over", lease.run_id);
+    Error::new(ErrorKind::Fenced, codes::FENCED, message)
 }
 
 fn run_key(run_id: &str) -> Key {

@@ -157,3 +157,49 @@ async fn a_run_that_meets_its_deadline_yields_and_is_continued_to_the_end() {
     let left = world.objects.list(&Location::new("crm", "state/")).await.unwrap();
     assert!(left.is_empty(), "working files are left: {left:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn json_lines_import_as_rows_do_and_their_rejects_are_json_lines() {
+    let world = World::new(&contacts("format: jsonl\ncolumns: { mail: email, name: firstname }"));
+    let file = "{\"mail\":\"a@x.io\",\"name\":\"A\",\"extra\":1}\n\nnot json\n{\"mail\":\"bad\",\"name\":\"B\"}\n{\"name\":\"C\",\"mail\":\"c@x.io\"}";
+    let report = world.import("incoming/contacts/a.jsonl", file).await;
+    assert_eq!((report.outcome, report.rows.created, report.rows.rejected), (Outcome::Done, 2, 2), "{report:?}");
+    assert_eq!(world.contact("c@x.io", "firstname").as_deref(), Some("C"));
+    assert_eq!(report.ignored_columns, ["extra"]);
+    let text = world.text(report.rejects.as_deref().unwrap()).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["_raw"], "not json");
+    assert_eq!((&lines[0]["_line"], &lines[0]["_code"]), (&json!(3), &json!("INVALID_JSON")));
+    assert_eq!((&lines[1]["mail"], &lines[1]["_code"]), (&json!("bad"), &json!("INVALID_EMAIL")));
+    let fixed = text.replace("\"bad\"", "\"b@x.io\"").replace("\"_raw\":\"not json\"", "\"mail\":\"d@x.io\"");
+    let again = world.import("incoming/contacts/fixed.jsonl", fixed).await;
+    assert_eq!((again.rows.created, again.rows.rejected), (2, 0), "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_overwritten_during_its_run_ends_as_the_newer_one() {
+    // GIVEN a run that is under way
+    let world = World::new(&contacts(""));
+    let file = |name: &str| {
+        let mut file = String::from("email,firstname\n");
+        for number in 0..8_000 {
+            file.push_str(&format!("person{number}@example.com,{name}\n"));
+        }
+        file
+    };
+    let older = world.upload("incoming/contacts/a.csv", file("Old")).await;
+    let newer = async {
+        use hubferry::clock::Clock;
+        world.clock.sleep(std::time::Duration::from_millis(1_500)).await;
+        // WHEN the object is overwritten
+        let event = world.upload("incoming/contacts/a.csv", file("New")).await;
+        report(world.handle(event).await.unwrap())
+    };
+    let (older, newer) = futures_util::join!(world.handle(older), newer);
+    // THEN the older run stops, and the newer one's rows are what is left
+    assert_eq!(report(older.unwrap()).outcome, Outcome::Superseded);
+    assert_eq!((newer.outcome, newer.rows.read), (Outcome::Done, 8_000), "{newer:?}");
+    let portal = world.portal.borrow();
+    assert!(portal.records("contacts").all(|contact| contact["firstname"] == "New"));
+    assert_eq!(portal.record_count("contacts"), 8_000);
+}
