@@ -13,7 +13,8 @@ use super::{
     batcher::{BATCH_INPUTS_MAX, Pending},
     is_passing,
     job::{End, Job, Loaded},
-    ledger::{Ledger, Settled},
+    deliver::Delivered,
+    ledger::{Ledger, RowId, Settled},
     log::LogState,
     progress::{Progress, Update},
     rows::Row,
@@ -25,7 +26,7 @@ use crate::{
     config::Amount,
     error::{Error, ErrorKind, Result},
     http::rate_limit::Permit,
-    hubspot::verdict::Verdict,
+    hubspot::associations::PairVerdict,
     record::{Input, Reason, Reject},
     report::{FilePosition, RowOutcome},
     state::runs::{LEASE, RENEW_AFTER},
@@ -58,13 +59,18 @@ const TICK: Duration = Duration::from_millis(500);
 const MARGIN_MIN: Duration = Duration::from_secs(1);
 const MARGIN_MAX: Duration = Duration::from_secs(20);
 
+/// Associations of one call. HubSpot takes 2,000; half of it keeps what is sent again after a kill small.
+const PAIRS_PER_CALL: usize = 1_000;
+
+/// Association calls at once: they have a limit of their own, and a thousand pairs each.
+const PAIR_CALLS_MAX: usize = 2;
+
 /// Time between two tries to save what could not be saved.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
-struct Landed {
-    lane: usize,
-    batch: Vec<Pending>,
-    verdicts: Result<Vec<Verdict>>,
+enum Landed {
+    Batch { lane: usize, batch: Vec<Pending>, verdicts: Result<Vec<Delivered>> },
+    Pairs { rows: Vec<RowId>, verdicts: Result<Vec<PairVerdict>> },
 }
 
 struct Saved {
@@ -102,6 +108,7 @@ pub(super) async fn run(job: &mut Job, source: &mut Source, loaded: &mut Loaded)
         first_permit: None,
         last_permit: Duration::ZERO,
         permits: 0,
+        pairs_in_flight: 0,
     };
     let end = flow.run(source).await?;
     flow.count_limit_use();
@@ -136,6 +143,7 @@ struct Flow<'a> {
     first_permit: Option<Duration>,
     last_permit: Duration,
     permits: u64,
+    pairs_in_flight: usize,
 }
 
 impl Flow<'_> {
@@ -160,6 +168,7 @@ impl Flow<'_> {
                     return Ok(end);
                 }
             }
+            self.send_pairs();
             self.ask_for_permit();
             self.start_saving();
             let event = if reading == Reading::More && self.permit.is_none() {
@@ -314,7 +323,9 @@ impl Flow<'_> {
                 Err(reason) => return reject(&mut self.ledger, row.cells, reason),
             }
         }
-        let waiting = inputs.iter().flatten().count();
+        let present = |lane: usize| inputs.get(lane).is_some_and(Option::is_some);
+        let links = self.loaded.links.iter().filter(|link| present(link.from) && present(link.to)).count();
+        let waiting = inputs.iter().flatten().count() + links;
         let id = self.ledger.open(row.line, end, row.cells, waiting, lanes);
         for (lane, input) in self.loaded.lanes.iter_mut().zip(inputs) {
             if let Some(input) = input {
@@ -356,7 +367,6 @@ impl Flow<'_> {
     fn send(&mut self, permit: Permit) {
         let Some(index) = self.sendable() else { return };
         let deadline = self.calls_until();
-        let account = self.job.account.clone();
         let elapsed = self.job.env.clock.elapsed();
         self.first_permit.get_or_insert(elapsed);
         self.last_permit = elapsed;
@@ -365,54 +375,128 @@ impl Flow<'_> {
         let batch = lane.batcher.take();
         let last_row = batch.iter().flat_map(|pending| &pending.rows).map(|(row, _)| row.number()).max().unwrap_or(0);
         self.unsaved.push(last_row);
-        let (object, key) = (lane.object.clone(), lane.key.clone());
+        let delivery = lane.delivery.clone();
+        let number = format!("before-{:06}-{:08}", self.job.lease.fence, self.permits);
         self.in_flight.push(Box::pin(async move {
             let inputs: Vec<Input> = batch.iter().map(|pending| pending.input.clone()).collect();
-            let verdicts = account.upsert(&object, &key, &inputs, Some(permit), deadline).await;
-            Landed { lane: index, batch, verdicts }
+            let verdicts = delivery.deliver(&number, inputs, permit, deadline).await;
+            Landed::Batch { lane: index, batch, verdicts }
         }));
     }
 
     fn settle(&mut self, landed: Landed) {
-        let Landed { lane: index, batch, verdicts } = landed;
-        let lane = &mut self.loaded.lanes[index];
-        let verdicts = match verdicts {
-            Ok(verdicts) => verdicts,
-            // The rows stay open: they are not covered by the checkpoint and will be sent again.
-            Err(error) => return self.stop(End::Failed(error)),
-        };
-        if verdicts.len() != batch.len() {
-            return self.stop(End::Failed(Error::new(
-                ErrorKind::Corrupt,
-                codes::ACCOUNTING,
-                format!("{} inputs got {} verdicts", batch.len(), verdicts.len()),
-            )));
+        match landed {
+            // After an error the rows stay open: they are not covered by the checkpoint and will be sent again.
+            Landed::Batch { verdicts: Err(error), .. } | Landed::Pairs { verdicts: Err(error), .. } => {
+                self.stop(End::Failed(error));
+            }
+            Landed::Batch { lane, batch, verdicts: Ok(verdicts) } if verdicts.len() == batch.len() => {
+                self.settle_batch(lane, batch, verdicts);
+            }
+            Landed::Pairs { rows, verdicts: Ok(verdicts) } if verdicts.len() == rows.len() => {
+                self.pairs_in_flight -= 1;
+                self.settle_pairs(rows, verdicts);
+            }
+            Landed::Batch { .. } | Landed::Pairs { .. } => {
+                let error = Error::new(ErrorKind::Corrupt, codes::ACCOUNTING, "inputs and verdicts differ in number");
+                self.stop(End::Failed(error));
+            }
         }
-        for (pending, verdict) in batch.into_iter().zip(verdicts) {
+    }
+
+    fn settle_pairs(&mut self, rows: Vec<RowId>, verdicts: Vec<PairVerdict>) {
+        for (row, verdict) in rows.into_iter().zip(verdicts) {
             match verdict {
-                Verdict::Written { id, created } => {
-                    let first = if created { RowOutcome::Created } else { RowOutcome::Updated };
-                    lane.batcher.landed(&pending);
-                    for (number, (row, _)) in pending.rows.iter().enumerate() {
-                        let outcome = if number == 0 { first } else { RowOutcome::Merged };
-                        self.ledger.settle_record(*row, index, outcome, None, Some(&id));
-                    }
+                PairVerdict::Made => self.ledger.release(row),
+                PairVerdict::Refused(reason) => self.ledger.settle(row, RowOutcome::Rejected, Some(reason)),
+                PairVerdict::Unknown => {
+                    let reason = Reason::new(codes::NO_VERDICT, "HubSpot gave no verdict on the association");
+                    self.ledger.settle(row, RowOutcome::Deferred, Some(reason));
                 }
-                Verdict::Refused(reason) => {
+            }
+        }
+    }
+
+    /// A record of the row has its verdict: associations that waited for it can be made, or never will.
+    fn associate(&mut self, row: RowId) {
+        let (ledger, links) = (&mut self.ledger, &mut self.loaded.links);
+        for link in links.iter_mut() {
+            let records = ledger.records(row);
+            let (Some(from), Some(to)) = (records.get(link.from), records.get(link.to)) else { continue };
+            let (Some(from_outcome), Some(to_outcome)) = (from.outcome, to.outcome) else { continue };
+            let failed = |outcome| matches!(outcome, RowOutcome::Rejected | RowOutcome::Deferred);
+            match (&from.id, &to.id) {
+                (Some(from), Some(to)) => link.pairs.push_back((row, from.clone(), to.clone())),
+                // The row is a reject already.
+                _ if failed(from_outcome) || failed(to_outcome) => ledger.release(row),
+                _ => {
+                    let reason = Reason::new(codes::ASSOCIATION_FAILED, "HubSpot did not tell the ids of the row's records");
+                    ledger.settle(row, RowOutcome::Rejected, Some(reason));
+                }
+            }
+        }
+    }
+
+    /// Sends associations: a large batch, or what there is when nothing more can come before it.
+    fn send_pairs(&mut self) {
+        if self.end.is_some() {
+            return;
+        }
+        let rest = self.is_full() || (self.loaded.exhausted() && self.loaded.lanes.iter().all(|lane| lane.batcher.is_empty()));
+        let nothing_else = rest && self.pairs_in_flight == self.in_flight.len();
+        let deadline = self.calls_until();
+        for link in &mut self.loaded.links {
+            while self.pairs_in_flight < PAIR_CALLS_MAX
+                && (link.pairs.len() >= PAIRS_PER_CALL || (nothing_else && !link.pairs.is_empty()))
+            {
+                let (mut rows, mut pairs) = (Vec::new(), Vec::new());
+                // Each pair is in one call at a time, and once in a call.
+                for _ in 0..link.pairs.len().min(PAIRS_PER_CALL) {
+                    let Some((row, from, to)) = link.pairs.pop_front() else { break };
+                    rows.push(row);
+                    pairs.push((from, to));
+                }
+                let (account, from, to, label) =
+                    (self.job.account.clone(), link.from_object.clone(), link.to_object.clone(), link.label.clone());
+                self.pairs_in_flight += 1;
+                self.in_flight.push(Box::pin(async move {
+                    let verdicts = account.associate(&from, &to, label.as_ref(), &pairs, deadline).await;
+                    Landed::Pairs { rows, verdicts }
+                }));
+            }
+        }
+    }
+
+    fn settle_batch(&mut self, index: usize, batch: Vec<Pending>, verdicts: Vec<Delivered>) {
+        let mut settled = Vec::new();
+        let lane = &mut self.loaded.lanes[index];
+        for (pending, verdict) in batch.into_iter().zip(verdicts) {
+            let (first, id, reason) = match verdict {
+                Delivered::Written { id, created: true } => (RowOutcome::Created, Some(id), None),
+                Delivered::Written { id, created: false } => (RowOutcome::Updated, Some(id), None),
+                Delivered::Unchanged { id } => (RowOutcome::Unchanged, Some(id), None),
+                Delivered::Refused(reason) => {
                     if let Some(row) = lane.batcher.refused(pending) {
                         self.ledger.settle_record(row, index, RowOutcome::Rejected, Some(reason), None);
+                        settled.push(row);
                     }
+                    continue;
                 }
-                Verdict::Unknown => {
-                    lane.batcher.landed(&pending);
-                    for (row, _) in &pending.rows {
-                        let reason = Reason::new(
-                            codes::NO_VERDICT,
-                            "HubSpot gave no verdict on the row, however often it was asked",
-                        );
-                        self.ledger.settle_record(*row, index, RowOutcome::Deferred, Some(reason), None);
-                    }
+                Delivered::Unknown => {
+                    let reason = Reason::new(codes::NO_VERDICT, "HubSpot gave no verdict on the row, however often it was asked");
+                    (RowOutcome::Deferred, None, Some(reason))
                 }
+            };
+            lane.batcher.landed(&pending);
+            for (number, (row, _)) in pending.rows.iter().enumerate() {
+                let outcome = if number == 0 || first == RowOutcome::Deferred { first } else { RowOutcome::Merged };
+                self.ledger.settle_record(*row, index, outcome, reason.clone(), id.as_deref());
+                settled.push(*row);
+            }
+        }
+        if !self.loaded.links.is_empty() {
+            for row in settled {
+                self.associate(row);
             }
         }
     }

@@ -8,12 +8,16 @@ use std::{
 
 use super::{
     batcher::Batcher,
+    deliver::Delivery,
     flow,
+    ledger::RowId,
     log::Log,
     progress::{File, Progress},
     rows::{Columns, REJECT_MEMBERS, Raw, Reader, Row},
     source::{Source, Step},
 };
+use jiff::Timestamp;
+
 use crate::{
     app::Env,
     clock::Deadline,
@@ -25,9 +29,9 @@ use crate::{
         records::{Start, header_names},
     },
     error::{Error, ErrorKind, Result},
-    hubspot::{account::Account, properties::SchemaParts},
+    hubspot::{account::Account, associations::AssociationType, model::ObjectSchema, properties::SchemaParts},
     mapping::{self, Detected, Mapping, MappingSpec, Problem},
-    objects::ObjectVersion,
+    objects::{Location, ObjectVersion},
     record::{ObjectType, PropertyName},
     report::{Calls, FilePosition},
     state::runs::{Lease, Runs},
@@ -56,9 +60,19 @@ pub(super) enum End {
 /// One of the records that a row holds.
 pub(super) struct Lane {
     pub(super) object: ObjectType,
-    pub(super) key: PropertyName,
     pub(super) mapping: Mapping,
     pub(super) batcher: Batcher,
+    pub(super) delivery: Rc<Delivery>,
+}
+
+/// Two of a row's records that are associated, by their lanes, and the pairs that wait for it.
+pub(super) struct Link {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) from_object: ObjectType,
+    pub(super) to_object: ObjectType,
+    pub(super) label: Option<AssociationType>,
+    pub(super) pairs: VecDeque<(RowId, String, String)>,
 }
 
 /// A file whose mapping is known to fit.
@@ -67,6 +81,7 @@ pub(super) struct Loaded {
     /// Rows that were read to look at them.
     pub(super) read_ahead: VecDeque<Row>,
     pub(super) lanes: Vec<Lane>,
+    pub(super) links: Vec<Link>,
     pub(super) columns: Columns,
     /// The reader has been fed everything.
     pub(super) ended: bool,
@@ -82,6 +97,7 @@ pub(super) struct Job {
     pub(super) import: Rc<Import>,
     pub(super) lease: Lease,
     pub(super) object: ObjectVersion,
+    pub(super) started_at: Timestamp,
     pub(super) deadline: Deadline,
     /// What is accounted for; what of it is saved lags behind by a checkpoint.
     pub(super) progress: Progress,
@@ -138,10 +154,7 @@ impl Job {
             let lanes = self.lanes(&columns.header, &file.detected).await?;
             return Ok(Some(Loaded {
                 reader,
-                read_ahead: VecDeque::new(),
-                lanes,
-                columns,
-                ended: false,
+                read_ahead: VecDeque::new(), lanes, links: self.links().await?, columns, ended: false,
                 drained: false,
             }));
         }
@@ -187,7 +200,7 @@ impl Job {
         let lanes = self.lanes(&columns.header, &detected).await?;
         self.progress.file =
             Some(File { compression: source.compression(), dialect: loading.dialect, columns: names, detected });
-        Ok(Some(Loaded { reader: loading.reader, read_ahead, lanes, columns, ended: loading.whole, drained: false }))
+        Ok(Some(Loaded { reader: loading.reader, read_ahead, lanes, links: self.links().await?, columns, ended: loading.whole, drained: false }))
     }
 
     /// Names that a header would hold, normalised: tells a header from a first row of data.
@@ -217,34 +230,87 @@ impl Job {
         let mut problems: Vec<Problem> = Vec::new();
         let mut ignored: Option<Vec<String>> = None;
         for record in record_specs(&self.import)? {
+            let schema = self.account.schema(&record.object, SchemaParts::default(), self.deadline).await?;
+            let key_property = self.key_property(&record, &schema).await?;
             let spec = MappingSpec {
                 object: &record.object,
                 key: record.key.as_deref(),
+                own_key: key_property.is_some(),
                 columns: record.columns,
                 blank: self.import.blank,
                 mode: self.import.mode,
                 time_zone: &time_zone,
             };
-            let schema = self.account.schema(&record.object, SchemaParts::default(), self.deadline).await?;
             let needs = Mapping::needs(&spec, header, &schema);
             let parts = SchemaParts { owners: needs.owners, pipelines: needs.pipelines };
             let schema = self.account.schema(&record.object, parts, self.deadline).await?;
             match Mapping::compile(&spec, header, &schema, detected.clone()) {
                 Ok(mapping) => {
-                    let unused: Vec<String> =
-                        mapping.ignored_columns().iter().map(|ignored| ignored.column.clone()).collect();
+                    let unused: Vec<String> = mapping.ignored_columns().iter().map(|ignored| ignored.column.clone()).collect();
                     ignored = Some(match ignored {
                         None => unused,
                         Some(others) => others.into_iter().filter(|column| unused.contains(column)).collect(),
                     });
-                    let key: PropertyName = record.key.as_deref().unwrap_or_default().into();
-                    lanes.push(Lane { object: record.object, key, mapping, batcher: Batcher::default() });
+                    let delivery = self.delivery(&record, &mapping, key_property);
+                    lanes.push(Lane { object: record.object, mapping, batcher: Batcher::default(), delivery: Rc::new(delivery) });
                 }
                 Err(more) => problems.extend(more),
             }
         }
         self.ignored_columns = ignored.unwrap_or_default();
         if problems.is_empty() { Ok(lanes) } else { Err(mapping_error(&problems)) }
+    }
+
+    fn delivery(&self, record: &RecordSpec<'_>, mapping: &Mapping, key_property: Option<PropertyName>) -> Delivery {
+        let folder = format!("state/import/{}/{}/", self.import.name, self.lease.run_id);
+        Delivery {
+            account: self.account.clone(),
+            objects: self.env.objects.clone(),
+            object: record.object.clone(),
+            key: record.key.as_deref().unwrap_or_default().into(),
+            by_record_id: mapping.key().is_some_and(|(_, is_record_id)| is_record_id),
+            key_property,
+            mode: self.import.mode,
+            fill_if_empty: mapping.fill_if_empty().to_vec(),
+            before_images: self.import.before_images.then(|| Location::new(&self.object.location.bucket, folder)),
+            started_at: self.started_at,
+        }
+    }
+
+    /// The property that stands for a key which HubSpot does not hold unique. None where the key is unique, or where it is missing and
+    /// may not be made: the mapping's check says so, with everything else that is wrong.
+    async fn key_property(&self, record: &RecordSpec<'_>, schema: &ObjectSchema) -> Result<Option<PropertyName>> {
+        let Some(key) = &record.key else { return Ok(None) };
+        let unique = key == mapping::RECORD_ID
+            || (record.object.is_contacts() && key == "email")
+            || schema.properties.get(key).is_none_or(|property| property.has_unique_value);
+        if unique {
+            return Ok(None);
+        }
+        match self.account.ensure_key_property(&record.object, key, self.import.create_properties, self.deadline).await {
+            Ok(name) => Ok(Some(name.as_str().into())),
+            Err(error) if error.code() == codes::KEY_NOT_UNIQUE && !self.import.create_properties => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The associations between a row's records.
+    async fn links(&self) -> Result<Vec<Link>> {
+        let mut links = Vec::new();
+        for rule in &self.import.associate {
+            let lane = |object: &ObjectType| self.import.records.iter().position(|record| record.object == *object);
+            let (Some(from), Some(to)) = (lane(&rule.from), lane(&rule.to)) else {
+                let message = format!("import `{}` associates {} with {}, which are not both among its records", self.import.name, rule.from, rule.to);
+                return Err(Error::invalid(codes::CONFIG_INVALID, message));
+            };
+            let label = match &rule.label {
+                Some(label) => Some(self.account.association_type(&rule.from, &rule.to, label, self.deadline).await?),
+                None => None,
+            };
+            let (from_object, to_object) = (rule.from.clone(), rule.to.clone());
+            links.push(Link { from, to, from_object, to_object, label, pairs: VecDeque::new() });
+        }
+        Ok(links)
     }
 }
 

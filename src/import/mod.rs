@@ -6,6 +6,7 @@
 //! ```
 
 pub mod batcher;
+mod deliver;
 mod flow;
 mod job;
 pub mod ledger;
@@ -312,6 +313,7 @@ async fn on_lease(
         import: import.clone(),
         lease: lease.clone(),
         object,
+        started_at: run.started_at,
         deadline,
         progress: std::mem::take(&mut progress),
         rejects,

@@ -322,7 +322,7 @@ fn check_key(
                 .map(|near| format!("Is it {near}? {}", codes::PROPERTY_DOESNT_EXIST.hint()));
             problems.push(problem(codes::PROPERTY_DOESNT_EXIST, None, message, hint));
         }
-        Some(definition) if !definition.has_unique_value && !by_email && key != RECORD_ID => {
+        Some(definition) if !definition.has_unique_value && !by_email && key != RECORD_ID && !spec.own_key => {
             let message = format!("the key `{key}` does not have unique values in {}", schema.object);
             problems.push(problem(codes::KEY_NOT_UNIQUE, None, message, None));
         }

@@ -54,6 +54,8 @@ pub struct MappingSpec<'a> {
     pub object: &'a ObjectType,
     /// The property that identifies a record. Without one only `create` is possible.
     pub key: Option<&'a str>,
+    /// The key need not be unique in HubSpot: hubferry keeps a unique property of its own for it.
+    pub own_key: bool,
     /// Column to property; `None` maps headers to properties of the same name or label.
     pub columns: Option<&'a BTreeMap<String, ColumnRule>>,
     /// What an empty cell means, where the column does not say.

@@ -98,6 +98,7 @@ impl Setup {
             columns: columns.as_ref(),
             blank: self.blank,
             mode: self.mode,
+            own_key: false,
             time_zone: "Europe/Berlin",
         };
         Mapping::compile(&spec, &header, &schema, Detected::default())
