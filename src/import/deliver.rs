@@ -78,6 +78,21 @@ struct Planned {
 }
 
 impl Delivery {
+    /// The input with its key as hubferry keeps it, where HubSpot does not hold it unique: different spellings of one key are one
+    /// record, from the batcher on.
+    pub(super) fn with_own_key(&self, mut input: Input) -> Input {
+        if self.key_property.is_some() {
+            input.key = normalize_key(&self.object, &self.key, &input.key);
+            if let Some((_, value)) = input.properties.iter_mut().find(|(name, _)| *name == self.key) {
+                // A domain is stored bare, as HubSpot does itself; other keys keep their spelling.
+                if self.object.is_companies() && &*self.key == "domain" {
+                    value.clone_from(&input.key);
+                }
+            }
+        }
+        input
+    }
+
     /// Delivers a batch; one verdict per input, in order. `number` names the batch's before-images and is unique to it.
     pub(super) async fn deliver(
         &self,
@@ -107,7 +122,6 @@ impl Delivery {
                     set(&mut delivered, at, Delivered::Refused(reason));
                     continue;
                 }
-                input.key = normalize_key(&self.object, &self.key, &input.key);
                 input.properties.push((key_property.clone(), input.key.clone()));
             }
         }

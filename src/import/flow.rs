@@ -317,7 +317,7 @@ impl Flow<'_> {
         let mut inputs: Vec<Option<Input>> = Vec::with_capacity(lanes);
         for (index, lane) in self.loaded.lanes.iter().enumerate() {
             match lane.mapping.apply(&row.cells) {
-                Ok(input) => inputs.push(Some(input)),
+                Ok(input) => inputs.push(Some(lane.delivery.with_own_key(input))),
                 // A row need not hold all of its records, but it must hold the first.
                 Err(_) if index > 0 && lane.mapping.is_blank(&row.cells) => inputs.push(None),
                 Err(reason) => return reject(&mut self.ledger, row.cells, reason),

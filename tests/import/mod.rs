@@ -1,3 +1,4 @@
 //! The import job, whole, against the simulated portal.
 
 mod basics;
+mod modes;
