@@ -1,6 +1,7 @@
 //! All integration tests, in one binary.
 
 mod contract;
+mod hubspot;
 mod import;
 mod support;
 mod template;

@@ -1,12 +1,16 @@
 //! HubSpot's API: calls, batches, verdicts, property definitions.
 //!
-//! [`account`] carries every call; [`batch`] and [`properties`] are what the jobs use; [`verdict`] and [`envelope`] read what
-//! HubSpot answers, and are pure.
+//! [`account`] carries every call; [`batch`], [`read`], [`search`], [`associations`], [`adopt`] and [`properties`] are what the jobs use;
+//! [`verdict`] and [`envelope`] read what HubSpot answers, and are pure.
 
 pub mod account;
+pub mod adopt;
+pub mod associations;
 pub mod batch;
 pub mod envelope;
 pub mod model;
 pub mod paths;
 pub mod properties;
+pub mod read;
+pub mod search;
 pub mod verdict;

@@ -19,6 +19,8 @@ pub struct PropertyDefinition {
     pub kind: String,
     /// `text`, `textarea`, `select`, `checkbox` (several values), `booleancheckbox`, …
     pub field_type: String,
+    /// The group it is listed in.
+    pub group_name: String,
     /// Of enumerations.
     pub options: Vec<PropertyOption>,
     /// Whether it can identify records.
