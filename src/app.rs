@@ -261,6 +261,28 @@ fn unavailable(job: &str) -> Error {
     Error::invalid(codes::JOB_UNAVAILABLE, format!("the job `{job}` is not built yet"))
 }
 
+/// Serves invocations from the Runtime API until the process ends: the Lambda's whole life, and the demo's.
+///
+/// `watcher` is told how each import is coming along; the deployed function has none.
+///
+/// # Errors
+/// No HTTP client can be built, or the Runtime API cannot be reached.
+pub async fn serve_lambda(
+    environment: Environment,
+    watcher: Option<Rc<dyn Fn(&Update)>>,
+) -> std::result::Result<(), lambda_runtime::Error> {
+    let process = Rc::new(Process::start(environment, watcher).await?);
+    if let Err(error) = process.app().await {
+        // Each invocation reads the settings again and says what is wrong with them: mending the file is enough.
+        tracing::error!(error_code = %error.code(), hint = error.hint(), "{error:?}");
+    }
+    lambda_runtime::run(lambda_runtime::service_fn(|event: LambdaEvent<Value>| {
+        let process = process.clone();
+        async move { process.invoke(event).await }
+    }))
+    .await
+}
+
 /// What the Lambda keeps between invocations.
 pub struct Process {
     env: Rc<Env>,
@@ -270,11 +292,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Builds the clients. Nothing is called yet.
+    /// Builds the clients. Nothing is called yet. `watcher` is told how each import is coming along.
     ///
     /// # Errors
     /// Only if no HTTP client can be built: what the environment lacks is told to each invocation, where it is seen.
-    pub async fn start(environment: Environment) -> Result<Self> {
+    pub async fn start(environment: Environment, watcher: Option<Rc<dyn Fn(&Update)>>) -> Result<Self> {
         let clients = Clients::new(&aws::load().await);
         let queue =
             environment.queue_url.as_deref().map(|url| Rc::new(Sqs::new(clients.sqs.clone(), url)) as Rc<dyn Queue>);
@@ -287,7 +309,7 @@ impl Process {
             secrets: Rc::new(SecretsManager::new(clients.secrets)),
             queue,
             memory_mb: Cell::new(0),
-            watcher: None,
+            watcher,
         };
         Ok(Self { env: Rc::new(env), environment, app: RefCell::default() })
     }

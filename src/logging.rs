@@ -47,6 +47,16 @@ pub fn start(format: Format, filter: Option<&str>) {
     }
 }
 
+/// Starts logging, as [`start`] with [`Format::Json`], into a file: where standard output is for a person.
+pub fn start_in(file: std::fs::File, filter: Option<&str>) {
+    let (subscriber, problem) = subscriber(Format::Json, filter, std::sync::Arc::new(file));
+    // Only a second call fails: the first one's settings stay.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    if let Some(problem) = problem {
+        tracing::warn!(problem, "RUST_LOG cannot be read and is ignored");
+    }
+}
+
 /// A subscriber that writes to `writer`, and what is wrong with `filter`.
 fn subscriber<W>(format: Format, filter: Option<&str>, writer: W) -> (Box<dyn Subscriber + Send + Sync>, Option<String>)
 where

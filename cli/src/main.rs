@@ -1,2 +1,172 @@
-//! The hubferry command line.
-fn main() {}
+//! The hubferry command line: arguments in, exit code out. What each command does is in a module of its own.
+
+mod demo;
+mod explain;
+
+use std::{
+    io::{self, IsTerminal as _, Write},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::{
+    CommandFactory as _, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+/// Done.
+const DONE: u8 = 0;
+/// The command failed, or the run ended failed, aborted or invalid.
+const FAILED: u8 = 1;
+/// The arguments make no sense, or ask for something that is not in this version.
+const USAGE: u8 = 2;
+
+/// Commands that are planned, and what serves in the meantime.
+const NOT_YET: [(&str, &str); 14] = [
+    ("serve", "`hubferry demo --keep` leaves a local cloud up"),
+    ("init", "examples/hubferry.yaml shows every setting"),
+    ("check", "a run checks configuration and mapping before its first write"),
+    ("plan", "try the file against `hubferry demo --keep` first"),
+    ("apply", "upload the file to the bucket"),
+    ("undo", "correct the records with another import"),
+    ("import", "upload the file to the bucket"),
+    ("capture", "HubSpot's own export"),
+    ("sync", "nothing"),
+    ("resume", "the schedule does it, or invoke the function with {\"job\":\"resume\"}"),
+    ("review", "nothing"),
+    ("status", "the reports are under reports/ in the bucket"),
+    ("report", "the reports are under reports/ in the bucket"),
+    ("pandium", "nothing"),
+];
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: the message says why; for a run also aborted or invalid
+  2  the arguments make no sense, or ask for something that is not in this version
+
+Example:
+  hubferry demo          watch a CSV of 10,000 rows arrive in a simulated HubSpot";
+
+/// Drop a CSV in S3 and find it in HubSpot.
+#[derive(Debug, Parser)]
+#[command(name = "hubferry", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show an import from the upload to the report, with everything simulated on this machine.
+    ///
+    /// Starts a simulated HubSpot and an embedded S3, DynamoDB, Secrets Manager, SQS and Lambda Runtime API on
+    /// 127.0.0.1, uploads a CSV with typical faults, and lets the upload's event wake the real function. No account,
+    /// no credentials and no network are needed; nothing outside a temporary folder is written.
+    #[command(after_help = "Examples:\n  hubferry demo\n  hubferry demo --rows 50000\n  hubferry demo --keep    \
+                            leaves everything up, to try your own files")]
+    Demo(demo::Options),
+    /// Explain an error code: what it means, when it happens, what to do.
+    #[command(after_help = "Examples:\n  hubferry explain INVALID_EMAIL\n  hubferry explain    lists all codes")]
+    Explain {
+        /// The code, as reports and rejects files have it; without one, all are listed.
+        code: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of hubferry.yaml, for editors.
+    #[command(after_help = "Example:\n  hubferry schema > hubferry.schema.json\n  and in hubferry.yaml:  \
+                            # yaml-language-server: $schema=hubferry.schema.json")]
+    Schema {
+        /// Changes nothing: a schema is JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print completions for a shell.
+    #[command(
+        after_help = "Example:\n  hubferry completions bash > ~/.local/share/bash-completion/completions/hubferry"
+    )]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return ExitCode::from(refuse(&error)),
+    };
+    match run(arguments.command) {
+        Ok(code) => ExitCode::from(code),
+        // Whoever reads has read enough: `hubferry schema | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "hubferry: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8> {
+    let mut out = io::stdout().lock();
+    match command {
+        Command::Demo(options) => {
+            drop(out);
+            return demo::run(options, io::stdout().is_terminal() && io::stderr().is_terminal());
+        }
+        Command::Explain { code, json } => explain::run(code.as_deref(), json, &mut out)?,
+        Command::Schema { .. } => writeln!(out, "{}", hubferry::config::load::SCHEMA.trim_end())?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "hubferry", &mut script);
+            out.write_all(&script)?;
+        }
+    }
+    out.flush()?;
+    Ok(DONE)
+}
+
+/// Tells what is wrong with the arguments (or shows the help that was asked for); returns the exit code.
+fn refuse(error: &clap::Error) -> u8 {
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
+        && let Some((name, instead)) = NOT_YET.iter().find(|(planned, _)| planned == name)
+    {
+        let _ = writeln!(io::stderr(), "hubferry: `{name}` is not in this version; in the meantime: {instead}");
+        return USAGE;
+    }
+    let _ = error.print();
+    if error.use_stderr() { USAGE } else { DONE }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent_and_every_command_has_an_example() {
+        Arguments::command().debug_assert();
+        for command in Arguments::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example") && help.contains("hubferry "), "{}: {help}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_not_built_yet_is_a_usage_error_and_not_in_the_help() {
+        let help = Arguments::command().render_long_help().to_string();
+        for (name, _) in NOT_YET {
+            let error = Arguments::try_parse_from(["hubferry", name]).unwrap_err();
+            assert_eq!(refuse(&error), USAGE, "{name}");
+            assert!(!help.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))), "{name}");
+        }
+    }
+}

@@ -449,6 +449,11 @@ impl Portal {
         self.auth.revoke(token);
     }
 
+    /// Refuses the address from now on, as HubSpot does after a GDPR deletion. Nothing else changes.
+    pub fn block_address(&mut self, address: &str) {
+        self.blocklist.insert(address.trim().to_lowercase());
+    }
+
     /// The calls so far (the most recent 100,000 at least).
     pub fn log(&self) -> &[LogEntry] {
         &self.log

@@ -1,0 +1,478 @@
+//! What the demo says: text that fits 80 columns, a bar on a terminal and plain lines elsewhere.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::Result;
+use hubferry::{
+    clock::{Clock as _, SystemClock},
+    import::progress::Update,
+    report::Report,
+};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+
+use super::{
+    LOG_FILE,
+    file::{Fault, File, HEADER, Row},
+    typed, world,
+};
+
+/// Columns of text.
+const WIDTH: usize = 80;
+/// Kinds of rejects that are shown, one of each.
+const KINDS_MAX: usize = 8;
+/// How often a plain progress line is printed.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+/// The account's limit: 190 calls in 10 seconds.
+const CALLS_PER_SECOND: f64 = 19.0;
+
+/// How things are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// A terminal: a bar that moves; colour unless `NO_COLOR` is set.
+    Terminal { colour: bool },
+    /// A file or a pipe: plain lines.
+    Plain,
+    /// Nothing on standard output; progress on standard error.
+    Silent,
+}
+
+impl Style {
+    /// As the place allows and `NO_COLOR` wishes.
+    pub(crate) fn detect(terminal: bool) -> Self {
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        if terminal { Self::Terminal { colour } } else { Self::Plain }
+    }
+}
+
+/// One line of JSON on standard output.
+pub(crate) fn json_line(value: &Value) -> Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{value}")?;
+    Ok(out.flush()?)
+}
+
+/// The text.
+pub(crate) struct Screen {
+    style: Style,
+}
+
+impl Screen {
+    pub(crate) fn new(style: Style) -> Self {
+        Self { style }
+    }
+
+    /// One line.
+    pub(crate) fn line(&self, text: &str) -> Result<()> {
+        if self.style == Style::Silent {
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}")?;
+        Ok(out.flush()?)
+    }
+
+    fn heading(&self, text: &str) -> Result<()> {
+        self.line("")?;
+        if self.style == (Style::Terminal { colour: true }) {
+            self.line(&format!("\x1b[1m{text}\x1b[0m"))
+        } else {
+            self.line(text)
+        }
+    }
+
+    /// Text in lines of [`WIDTH`], the first after `first`, the others after as many spaces.
+    fn wrapped(&self, first: &str, text: &str) -> Result<()> {
+        for line in wrap(first, text, WIDTH) {
+            self.line(&line)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn opening(&self, hubspot_url: &str, contacts: usize) -> Result<()> {
+        self.line("hubferry demo: a CSV lands in S3 and is found in HubSpot.")?;
+        self.line("HubSpot and AWS are simulated in this process, on 127.0.0.1; the function is real.")?;
+        self.line("")?;
+        self.line(&format!(
+            "  HubSpot   {hubspot_url}, {} contacts; it allows 190 calls in 10 s",
+            grouped(contacts as u64)
+        ))?;
+        self.line("            and takes 150 to 300 ms for each")?;
+        self.line("  AWS       S3, EventBridge, SQS, DynamoDB, Secrets Manager, Lambda Runtime API")
+    }
+
+    pub(crate) fn uploading(&self, uri: &str, rows: u32, bytes: usize) -> Result<()> {
+        self.heading("1. The upload")?;
+        self.line(&format!("  {uri}"))?;
+        self.line(&format!(
+            "  {} rows, {} kB, with the faults that real files have; its event wakes the function",
+            grouped(rows.into()),
+            grouped(bytes as u64 / 1_000)
+        ))?;
+        self.line("")
+    }
+
+    pub(crate) fn report(&self, report: &Report) -> Result<()> {
+        self.heading("2. The report")?;
+        let rows = report.rows;
+        #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
+        let seconds = report.duration_ms as f64 / 1_000.0;
+        self.line(&format!("  outcome {}, after {seconds:.1} s", report.outcome.as_str()))?;
+        if let Some(error) = &report.error {
+            self.wrapped("  ", &format!("{}: {}. {}", error.code, error.message, error.hint))?;
+        }
+        self.line(&format!(
+            "  {} calls to HubSpot, {} of them repeated, {} refused by the rate limit",
+            grouped(report.calls.total),
+            report.calls.retried,
+            report.calls.throttled
+        ))?;
+        if let Some(percent) = report.limit_use_percent {
+            self.line(&format!("  {percent} % of the rate limit used while there was something to send"))?;
+        }
+        self.line("")?;
+        for (sign, name, count, means) in [
+            (" ", "read", rows.read, "rows of the file"),
+            ("=", "created", rows.created, "new contacts"),
+            ("+", "updated", rows.updated, "contacts that were there, or came up earlier in the file"),
+            ("+", "unchanged", rows.unchanged, "left out because nothing changed (skip_unchanged)"),
+            ("+", "merged", rows.merged, "sent together with another row of the same address"),
+            ("+", "rejected", rows.rejected, "in the rejects file, with line and reason"),
+            ("+", "deferred", rows.deferred, "no verdict from HubSpot"),
+        ] {
+            self.line(&format!("  {sign} {name:<10}{:>7}  {means}", grouped(count)))?;
+        }
+        self.line("")?;
+        let numbers = [rows.created, rows.updated, rows.unchanged, rows.merged, rows.rejected, rows.deferred];
+        let verdict = if rows.add_up() { "every row is accounted for" } else { "THIS DOES NOT ADD UP" };
+        self.line(&format!("  {} = {}: {verdict}", grouped(rows.read), numbers.map(grouped).join(" + ")))
+    }
+
+    pub(crate) fn rejects(&self, text: &str, report: &Report) -> Result<()> {
+        let kinds = report.rejected_by_code.len();
+        self.heading(&format!("3. The rejects: {} rows, {kinds} codes; the first of each", report.rows.rejected))?;
+        for reject in first_of_each(text) {
+            let count = report.rejected_by_code.get(&reject.code).copied().unwrap_or(1);
+            self.line(&format!("  line {:<6} {}  ({count} in all)", reject.line, reject.code))?;
+            self.wrapped("              ", &reject.reason)?;
+            self.wrapped("           -> ", &reject.hint)?;
+        }
+        if kinds > KINDS_MAX {
+            self.line(&format!("  and {} codes more", kinds - KINDS_MAX))?;
+        }
+        Ok(())
+    }
+
+    /// Some rows, and what HubSpot holds for them.
+    pub(crate) fn records(&self, file: &File, find: impl Fn(&str) -> Option<BTreeMap<String, String>>) -> Result<()> {
+        self.heading("4. The records: what the file says, and what HubSpot holds now")?;
+        for (row, note) in samples(file) {
+            let email = row.cells.first().map(|email| email.trim().to_lowercase()).unwrap_or_default();
+            let Some(record) = find(&email) else { continue };
+            let id = record.get("hs_object_id").map(String::as_str).unwrap_or_default();
+            self.line(&format!("  line {}: contact {id}{note}", row.line))?;
+            for (name, property) in SHOWN {
+                let at = HEADER.iter().position(|header| *header == name);
+                let cell = at.and_then(|at| row.cells.get(at)).map(String::as_str).unwrap_or_default();
+                let value = record.get(property).map(String::as_str).unwrap_or_default();
+                if !cell.trim().is_empty() {
+                    self.line(&format!("    {name:<13}{:<33}{}", clip(cell, 32), clip(value, 32)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn delivering_again(&self) -> Result<()> {
+        self.heading("5. The same event once more, as AWS may deliver it twice")
+    }
+
+    pub(crate) fn again(&self, report: &Report, calls: u64, writes: u64) -> Result<()> {
+        self.line(&format!("  outcome {}: {calls} calls to HubSpot, {writes} records written", report.outcome.as_str()))
+    }
+
+    pub(crate) fn next(&self, folder: &Path, verbose: bool) -> Result<()> {
+        self.heading("What to look at next")?;
+        self.line(&format!("  {}/", folder.display()))?;
+        let log = if verbose { "" } else { LOG_FILE };
+        self.line(&format!("      contacts.csv  rejects.csv  report.json  {log}"))?;
+        self.line("  cargo demo --keep      leaves everything up, for your own files")?;
+        self.line("  cargo run -qp hubferry-cli explain INVALID_OPTION      any code of a reject")?;
+        self.line("  README.md, \"Deploy\"    the same function, in your account")
+    }
+
+    pub(crate) fn kept(&self, folder: &Path, hubspot_url: &str, invoke: &str) -> Result<()> {
+        let environment = typed(&folder.join("environment.sh"));
+        let event = typed(&folder.join("event.json"));
+        let log = typed(&folder.join(LOG_FILE));
+        let bucket = world::BUCKET;
+        self.heading("Everything stays up until Ctrl-C")?;
+        for line in [
+            format!("  HubSpot is {hubspot_url}; the function's log is"),
+            format!("  {log}"),
+            String::new(),
+            "  In another terminal, first:".to_owned(),
+            format!("    . {environment}"),
+            String::new(),
+            "  Import a file of your own; the upload wakes the function:".to_owned(),
+            format!("    aws s3 cp FILE.csv s3://{bucket}/{}", world::WAKING_PREFIX),
+            format!("    curl -T FILE.csv $AWS_ENDPOINT_URL_S3/{bucket}/{}FILE.csv", world::WAKING_PREFIX),
+            format!("    curl \"$AWS_ENDPOINT_URL_S3/{bucket}?list-type=2&prefix=reports/\""),
+            String::new(),
+            "  Send the function an event by hand:".to_owned(),
+            format!("    curl -d @{event} \\"),
+            format!("      {invoke}"),
+            String::new(),
+            "  Run your own build of the function against these services:".to_owned(),
+            "    cargo lambda watch --invoke-address 127.0.0.1 --invoke-port 9100".to_owned(),
+            "    cargo lambda invoke --invoke-port 9100 hubferry-lambda \\".to_owned(),
+            format!("      --data-file {event}"),
+            "  and with samples of every kind of event: --data-file events/….json".to_owned(),
+        ] {
+            self.line(&line)?;
+        }
+        Ok(())
+    }
+}
+
+/// Columns that are converted on the way, and the properties they go to.
+const SHOWN: [(&str, &str); 7] = [
+    ("Email", "email"),
+    ("Stage", "lifecyclestage"),
+    ("Plan", "plan"),
+    ("Signed up", "signup_date"),
+    ("Annual spend", "annual_spend"),
+    ("Newsletter", "newsletter"),
+    ("Owner", "hubspot_owner_id"),
+];
+
+/// A row with much to convert, one that was there already, and one that repeats another.
+fn samples(file: &File) -> Vec<(&Row, &'static str)> {
+    let once: BTreeSet<String> = {
+        let mut seen = BTreeMap::<String, u32>::new();
+        for email in file.rows.iter().filter_map(|row| row.cells.first()) {
+            *seen.entry(email.to_lowercase()).or_default() += 1;
+        }
+        seen.into_iter().filter(|(_, count)| *count == 1).map(|(email, _)| email).collect()
+    };
+    let alone =
+        |row: &&Row| row.fault.is_none() && row.cells.first().is_some_and(|email| once.contains(&email.to_lowercase()));
+    let known = |row: &Row| row.cells.first().is_some_and(|email| file.known.contains(&email.to_lowercase()));
+    let full = |row: &&Row| row.cells.iter().take(9).filter(|cell| !cell.is_empty()).count() >= 8;
+    let converted = |row: &&Row| {
+        let has = |at: usize, mark: char| row.cells.get(at).is_some_and(|cell| cell.contains(mark));
+        has(5, '/') && has(6, ',')
+    };
+    let created = file.rows.iter().filter(alone).filter(|row| !known(row));
+    let created = created.clone().find(|row| full(row) && converted(row)).or_else(|| created.clone().next());
+    let updated = file.rows.iter().filter(alone).find(|row| known(row));
+    let repeated = file.rows.iter().find(|row| row.fault == Some(Fault::RepeatNear));
+    [
+        (created, ", created"),
+        (updated, ", was there before"),
+        (repeated, ", merged with an earlier row of this address"),
+    ]
+    .into_iter()
+    .filter_map(|(row, note)| Some((row?, note)))
+    .collect()
+}
+
+struct Reject {
+    line: String,
+    code: String,
+    reason: String,
+    hint: String,
+}
+
+/// The first reject of each code, in the file's order.
+fn first_of_each(text: &str) -> Vec<Reject> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+    let at = reader.headers().ok().and_then(|header| header.iter().position(|name| name == "_line"));
+    let Some(at) = at else { return Vec::new() };
+    let mut seen = BTreeSet::new();
+    reader
+        .records()
+        .filter_map(Result::ok)
+        .filter(|row| seen.insert(row.get(at + 1).unwrap_or_default().to_owned()))
+        .take(KINDS_MAX)
+        .map(|row| {
+            let cell = |offset: usize| row.get(at + offset).unwrap_or_default().to_owned();
+            Reject { line: cell(0), code: cell(1), reason: cell(2), hint: cell(3) }
+        })
+        .collect()
+}
+
+fn wrap(first: &str, text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = first.to_owned();
+    let mut empty = true;
+    for word in text.split_whitespace() {
+        if !empty && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(std::mem::replace(&mut line, " ".repeat(first.chars().count())));
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    lines.push(line);
+    lines
+}
+
+fn clip(text: &str, most: usize) -> String {
+    let line = text.replace('\n', " ");
+    if line.chars().count() <= most { line } else { line.chars().take(most - 1).chain(['…']).collect() }
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// How the run is coming along.
+pub(crate) struct Progress {
+    clock: SystemClock,
+    rows: u64,
+    plain: bool,
+    started: Cell<Option<Duration>>,
+    told: Cell<Duration>,
+    bar: RefCell<Option<ProgressBar>>,
+    silent: bool,
+}
+
+impl Progress {
+    /// Of a run of so many rows. `log` says that log lines come in between: then there is no bar.
+    pub(crate) fn new(rows: u64, style: Style, log: bool) -> Self {
+        let plain = log || !matches!(style, Style::Terminal { .. });
+        Self {
+            clock: SystemClock::new(),
+            rows,
+            plain,
+            started: Cell::new(None),
+            told: Cell::new(Duration::ZERO),
+            bar: RefCell::new(None),
+            silent: style == Style::Silent,
+        }
+    }
+
+    /// The file is on its way.
+    pub(crate) fn start(&self) {
+        let now = self.clock.elapsed();
+        self.started.set(Some(now));
+        self.told.set(now);
+        if !self.plain {
+            let bar = ProgressBar::with_draw_target(Some(self.rows), ProgressDrawTarget::stdout());
+            if let Ok(style) = ProgressStyle::with_template("  [{bar:24}] {msg}") {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.set_message("the function wakes up");
+            *self.bar.borrow_mut() = Some(bar);
+        }
+    }
+
+    /// What the run tells.
+    pub(crate) fn update(&self, update: &Update) {
+        let Some(started) = self.started.get() else { return };
+        let now = self.clock.elapsed();
+        let text = self.text(update, now.saturating_sub(started));
+        if let Some(bar) = &*self.bar.borrow() {
+            bar.set_position(update.rows.read.min(self.rows));
+            bar.set_message(text);
+        } else if now.saturating_sub(self.told.get()) >= LINE_EVERY {
+            self.told.set(now);
+            self.print(&format!("  {text}"));
+        }
+    }
+
+    fn text(&self, update: &Update, elapsed: Duration) -> String {
+        let seconds = elapsed.as_secs_f64().max(0.001);
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let (rate, used, left) = {
+            let rate = update.rows.read as f64 / seconds;
+            let used = (update.calls.total as f64 / seconds / CALLS_PER_SECOND * 100.0).min(100.0);
+            (rate, used, self.rows.saturating_sub(update.rows.read) as f64 / rate.max(1.0))
+        };
+        format!(
+            "{} of {} rows, {rate:.0}/s, limit {used:.0} %, {left:.0} s left",
+            grouped(update.rows.read),
+            grouped(self.rows)
+        )
+    }
+
+    /// The run is over.
+    pub(crate) fn finish(&self, report: &Report) {
+        self.clear();
+        if let Some(started) = self.started.take() {
+            let seconds = self.clock.elapsed().saturating_sub(started).as_secs_f64();
+            self.print(&format!("  {} rows after {seconds:.1} s", grouped(report.rows.read)));
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn clear(&self) {
+        if let Some(bar) = self.bar.borrow_mut().take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Progress is no result: a place that does not take it is no reason to stop.
+    fn print(&self, line: &str) {
+        let _ = if self.silent { writeln!(io::stderr(), "{line}") } else { writeln!(io::stdout(), "{line}") };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_fit_and_keep_their_words() {
+        let lines = wrap("  -> ", "one two three four", 12);
+        assert_eq!(lines, ["  -> one two", "     three", "     four"]);
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(grouped(12), "12");
+        assert_eq!(clip("abcdef", 4), "abc…");
+    }
+
+    #[test]
+    fn the_first_reject_of_each_code_is_found_whatever_the_columns() {
+        let text = "Email,_line,_code,_reason,_hint\nx,2,A,\"r, 1\",h\ny,3,A,r,h\nz,4,B,r,h,surplus\n";
+        let rejects = first_of_each(text);
+        let shown: Vec<_> = rejects.iter().map(|reject| (reject.line.as_str(), reject.code.as_str())).collect();
+        assert_eq!(shown, [("2", "A"), ("4", "B")]);
+        assert_eq!(rejects[0].reason, "r, 1");
+    }
+
+    #[test]
+    fn a_progress_line_says_rows_rate_limit_and_time_left() {
+        let progress = Progress::new(10_000, Style::Plain, false);
+        let mut update = Update {
+            run_id: "r".to_owned(),
+            rows: hubferry::report::Counts { read: 5_000, ..Default::default() },
+            bytes_read: 1,
+            bytes_total: 2,
+            calls: hubferry::report::Calls { total: 38, ..Default::default() },
+            in_flight: 3,
+        };
+        let text = progress.text(&update, Duration::from_secs(2));
+        assert_eq!(text, "5,000 of 10,000 rows, 2500/s, limit 100 %, 2 s left");
+        update.rows.read = 0;
+        assert!(progress.text(&update, Duration::ZERO).contains("0 of 10,000"), "no division by nothing");
+    }
+}
