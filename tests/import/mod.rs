@@ -1,3 +1,5 @@
 //! The import job, whole, against the simulated portal.
 
+mod bad_input;
 mod basics;
+mod survival;
