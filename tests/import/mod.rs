@@ -1,4 +1,6 @@
 //! The import job, whole, against the simulated portal.
 
+mod bad_input;
 mod basics;
 mod modes;
+mod survival;

@@ -1,0 +1,395 @@
+//! What a run survives: HubSpot's faults, lost answers, a token that ends, a day that is spent, a process that dies. After each: the
+//! end state of one clean run, the accounting identity, nothing twice.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use hubferry::{
+    app::Answer,
+    clock::Clock,
+    report::{Counts, Outcome, Report},
+    state::runs::LEASE,
+};
+use hubferry_simulator::hubspot::{Fault, Faults, PortalSettings, PropertyDefinition, What};
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use serde_json::{Value, json};
+
+use crate::support::{World, contacts, rejects, report};
+
+/// Data rows of [`file`].
+const ROWS: u64 = 3_000;
+
+/// Calls in flight fill this much time.
+const LATENCY: Duration = Duration::from_millis(300);
+
+/// Rows as people send them: some wrong, some refused by HubSpot, some for a key of another row, in other case.
+fn file() -> String {
+    let mut text = String::from("email,firstname,member_id\n");
+    for number in 0..ROWS {
+        let line = match number % 100 {
+            13 => format!("broken{number},Ada,\n"),
+            57 => format!("ragged{number}@x.io,Ada\n"),
+            // Another record has this id.
+            71 => format!("taken{number}@x.io,Ada,taken\n"),
+            99 => format!("PERSON{}@X.IO,Later{number},\n", number - 50),
+            _ => format!("person{number}@x.io,First{number},m{number}\n"),
+        };
+        text.push_str(&line);
+    }
+    text
+}
+
+fn settings(seed: u64) -> PortalSettings {
+    let mut settings = PortalSettings { seed, ..PortalSettings::default() };
+    settings.latency.fixed_ms = 300;
+    let member = PropertyDefinition::new("member_id", "string").unique();
+    settings.properties.insert("contacts".to_owned(), vec![member]);
+    settings
+}
+
+/// Where the account's settings are in the configuration.
+const SECRET: &str = "secret: hubferry/hubspot";
+
+fn world(settings: PortalSettings) -> World {
+    world_of(&contacts(""), settings)
+}
+
+fn world_of(config: &str, settings: PortalSettings) -> World {
+    let world = World::with(config, settings);
+    let seeded = [("email", "first@x.io"), ("member_id", "taken")];
+    world.portal.borrow_mut().seed_record(world.clock.now(), "contacts", &seeded).unwrap();
+    world
+}
+
+type State = BTreeMap<String, Vec<BTreeMap<String, String>>>;
+
+/// What one undisturbed run leaves, and says.
+async fn clean() -> (State, Report, Vec<(u64, String)>) {
+    let world = world(settings(1));
+    let report = world.import("incoming/contacts/a.csv", file()).await;
+    assert_eq!(report.outcome, Outcome::Done, "{report:?}");
+    let rows = report.rows;
+    assert_eq!((rows.read, rows.created, rows.merged, rows.rejected), (3_000, 2_880, 30, 90), "{rows:?}");
+    let state = world.portal.borrow().state();
+    let rejected = rejects(&world.text(report.rejects.as_deref().unwrap()).unwrap());
+    (state, report, rejected)
+}
+
+/// The end is that of the clean run: records, counts, rejects.
+#[track_caller]
+fn same_end(name: &str, world: &World, report: &Report, clean: &(State, Report, Vec<(u64, String)>)) {
+    assert_eq!(report.outcome, Outcome::Done, "{name}: {report:?}");
+    assert!(report.rows.add_up(), "{name}");
+    let (now, then) = (report.rows, clean.1.rows);
+    assert_eq!((now.read, now.rejected, now.deferred), (then.read, then.rejected, then.deferred), "{name}");
+    // A write whose answer was lost is seen as an update the second time, and so is a later row that did not meet the earlier one of
+    // its key in a batch.
+    let written = |rows: Counts| rows.created + rows.updated + rows.merged;
+    assert_eq!(written(now), written(then), "{name}");
+    assert_eq!(report.rejected_by_code, clean.1.rejected_by_code, "{name}");
+    let rejected = rejects(&world.text(report.rejects.as_deref().unwrap()).unwrap());
+    assert_eq!(rejected, clean.2, "{name}: rejects");
+    assert!(world.portal.borrow().state() == clean.0, "{name}: HubSpot holds something else");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_fault_of_hubspot_at_five_percent_of_the_calls_ends_as_a_clean_run() {
+    let clean = clean().await;
+    let mut retried = 0;
+    for seed in 1..=12 {
+        let faults = Faults::five_percent(seed);
+        let world = world(PortalSettings { faults, ..settings(seed) });
+        let event = world.upload("incoming/contacts/a.csv", file()).await;
+        let first = report(world.handle(event).await.unwrap());
+        let last = world.finish(first, 900).await;
+        same_end(&format!("seed {seed}"), &world, &last, &clean);
+        retried += last.calls.retried;
+    }
+    assert!(retried > 12, "hardly a fault struck");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fifth_of_the_calls_failing_ends_as_a_clean_run() {
+    let clean = clean().await;
+    for seed in 1..=4 {
+        let faults = Faults::five_percent(seed)
+            .into_iter()
+            .map(|mut fault| {
+                fault.when.probability = fault.when.probability.map(|share| share * 4.0);
+                fault
+            })
+            .collect();
+        let world = world(PortalSettings { faults, ..settings(seed) });
+        let event = world.upload("incoming/contacts/a.csv", file()).await;
+        let first = report(world.handle(event).await.unwrap());
+        let last = world.finish(first, 900).await;
+        same_end(&format!("seed {seed}"), &world, &last, &clean);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_lost_after_the_commit_write_nothing_twice() {
+    let clean = clean().await;
+    for what in [What::ResetAfter, What::TimeoutAfterCommit, What::TruncatedBody] {
+        let faults = vec![Fault::share(0.3, what.clone()).on("/batch/upsert")];
+        let world = world(PortalSettings { faults, ..settings(7) });
+        let report = world.import("incoming/contacts/a.csv", file()).await;
+        same_end(&format!("{what:?}"), &world, &report, &clean);
+        assert_eq!(world.portal.borrow().counts().created, clean.1.rows.created, "{what:?}: records made twice");
+        assert!(report.calls.retried > 0, "{what:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_in_another_order_reach_their_own_rows() {
+    let clean = clean().await;
+    for seed in 1..=3 {
+        let world = world(PortalSettings { shuffle_results: true, ..settings(seed) });
+        let report = world.import("incoming/contacts/a.csv", file()).await;
+        same_end(&format!("seed {seed}"), &world, &report, &clean);
+        assert_eq!(report.rows, clean.1.rows);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_success_is_no_proof_and_the_rows_are_sent_again() {
+    let clean = clean().await;
+    let faults = vec![Fault::share(0.4, What::EmptyResults).on("/batch/upsert").times(12)];
+    let world = world(PortalSettings { faults, ..settings(3) });
+    let report = world.import("incoming/contacts/a.csv", file()).await;
+    same_end("empty results", &world, &report, &clean);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_never_get_a_verdict_are_deferred_and_fail_the_run() {
+    let faults = vec![Fault::always(What::EmptyResults).on("/batch/upsert")];
+    let world = world(PortalSettings { faults, ..settings(3) });
+    let report = world.import("incoming/contacts/a.csv", "email,firstname\na@x.io,Ada\nbroken,Bea\n").await;
+    assert_eq!((report.outcome, report.rows.deferred, report.rows.rejected), (Outcome::Failed, 1, 1), "{report:?}");
+    assert_eq!(report.error.as_ref().unwrap().code, "ROWS_DEFERRED");
+    let rejected = rejects(&world.text(report.rejects.as_deref().unwrap()).unwrap());
+    assert_eq!(rejected, [(2, "NO_VERDICT".to_owned()), (3, "INVALID_EMAIL".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ends_in_the_middle_is_replaced_by_the_rotated_secret() {
+    let clean = clean().await;
+    let faults = vec![Fault::nth("/batch/upsert", 9, What::RevokeToken)];
+    let world = world(PortalSettings { faults, ..settings(1) });
+    let event = world.upload("incoming/contacts/a.csv", file()).await;
+    let process = world.process();
+    world.portal.borrow_mut().grant_token("pat-rotated", "private-app", Vec::new());
+    // Rotated after the run has begun: the process holds the old token.
+    let rotate = async {
+        world.clock.sleep(Duration::from_secs(1)).await;
+        world.secrets.insert("hubferry/hubspot", &json!({ "access_token": "pat-rotated" }).to_string());
+        std::future::pending().await
+    };
+    let answer = tokio::select! {
+        answer = process.handle(event, world.deadline(900), "one") => answer.unwrap(),
+        () = rotate => unreachable!(),
+    };
+    same_end("rotated", &world, &report(answer), &clean);
+    let refused = world.portal.borrow().log().iter().filter(|entry| entry.status == 401).count();
+    assert!((1..=20).contains(&refused), "{refused} calls were refused: each in flight may be, once");
+    assert_eq!(world.secrets.reads(), 2, "one read for all that were refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ends_without_another_fails_the_run_and_a_new_event_finishes_the_work() {
+    let clean = clean().await;
+    let faults = vec![Fault::nth("/batch/upsert", 9, What::RevokeToken)];
+    let world = world(PortalSettings { faults, ..settings(1) });
+    let event = world.upload("incoming/contacts/a.csv", file()).await;
+    let failed = report(world.handle(event.clone()).await.unwrap());
+    assert_eq!((failed.outcome, failed.error.as_ref().unwrap().code.as_str()), (Outcome::Failed, "TOKEN_REFUSED"));
+    assert!(failed.rows.read < ROWS);
+    world.portal.borrow_mut().grant_token("pat-new", "private-app", Vec::new());
+    world.secrets.insert("hubferry/hubspot", &json!({ "access_token": "pat-new" }).to_string());
+    let again = report(world.handle(event).await.unwrap());
+    same_end("a new token", &world, &again, &clean);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_day_yields_and_goes_on_after_the_accounts_midnight() {
+    let clean = clean().await;
+    let mut settings = settings(1);
+    settings.limits.daily = Some(40);
+    let world =
+        world_of(&contacts("").replace(SECRET, &format!("{SECRET}, limits: {{ daily_reserve: 50% }}")), settings);
+    let event = world.upload("incoming/contacts/a.csv", file()).await;
+    let mut last = report(world.handle(event).await.unwrap());
+    let mut days = 1;
+    while last.outcome == Outcome::Yielded {
+        let error = last.error.as_ref().unwrap();
+        assert_eq!(error.code, "DAILY_LIMIT", "{error:?}");
+        assert!(world.queue.take().is_empty(), "midnight is too far away for a message");
+        assert!(days < 10, "the run does not get on: {last:?}");
+        // Before midnight there is nothing to be had.
+        let resumed = resume(&world).await;
+        let (now, before) = (resumed.last().map_or(last.rows, |report| report.rows), last.rows);
+        assert_eq!(now, before, "written although the day is spent");
+        let zone = TimeZone::get("America/New_York").unwrap();
+        let midnight = world.clock.now().to_zoned(zone).tomorrow().unwrap().start_of_day().unwrap().timestamp();
+        sleep_until(&world, midnight + 1.minute()).await;
+        last = resume(&world).await.remove(0);
+        days += 1;
+    }
+    assert!(days >= 2, "the day's calls were enough");
+    same_end("days", &world, &last, &clean);
+    let mut by_day: BTreeMap<String, usize> = BTreeMap::new();
+    for entry in world.portal.borrow().log() {
+        let day = entry.at.to_zoned(TimeZone::get("America/New_York").unwrap()).date().to_string();
+        *by_day.entry(day).or_default() += 1;
+    }
+    // What is in flight when the account's last answer shows the reserve is not called back.
+    let in_flight = 8;
+    assert!(by_day.values().all(|calls| *calls <= 20 + in_flight), "the reserve of a half was touched: {by_day:?}");
+}
+
+async fn sleep_until(world: &World, at: Timestamp) {
+    let left = at.duration_since(world.clock.now());
+    world.clock.sleep(left.try_into().unwrap()).await;
+}
+
+/// What the sweep says: the reports of the runs it went on with.
+async fn resume(world: &World) -> Vec<Report> {
+    fn reports(answer: Answer) -> Vec<Report> {
+        match answer {
+            Answer::Several(answers) => answers.into_iter().flat_map(reports).collect(),
+            Answer::Nothing(_) => Vec::new(),
+            answer => vec![report(answer)],
+        }
+    }
+    reports(world.handle(json!({ "job": "resume" })).await.unwrap())
+}
+
+/// Handles the event until it is killed; whether it came to its end before.
+async fn killed_after(world: &World, event: Value, time: Duration, owner: &str) -> bool {
+    let process = world.process();
+    tokio::select! {
+        biased;
+        () = world.clock.sleep(time) => false,
+        answer = process.handle(event, world.deadline(900), owner) => { answer.unwrap(); true }
+    }
+}
+
+/// Inputs of all upserts so far.
+fn inputs_sent(world: &World) -> usize {
+    let portal = world.portal.borrow();
+    portal.log().iter().filter(|entry| entry.path.ends_with("/batch/upsert")).map(|entry| entry.inputs).sum()
+}
+
+/// Upserts that were on their way at this moment.
+fn in_flight(world: &World, at: Timestamp) -> usize {
+    let since = at - jiff::SignedDuration::try_from(LATENCY).unwrap();
+    let portal = world.portal.borrow();
+    portal.log().iter().filter(|entry| entry.path.ends_with("/batch/upsert") && entry.at >= since).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_killed_again_and_again_ends_as_a_clean_run() {
+    let clean_world = world(settings(1));
+    let whole = clean_world.import("incoming/contacts/a.csv", file()).await;
+    let undisturbed = inputs_sent(&clean_world);
+    let clean = clean().await;
+    let length = Duration::from_millis(whole.duration_ms);
+    for seed in 1..=20 {
+        let chance = hubferry::clock::Rng::seeded(seed);
+        let world = world(settings(seed));
+        let event = world.upload("incoming/contacts/a.csv", file()).await;
+        let (mut kills, mut sent_again_max) = (Vec::new(), 0);
+        let mut done = false;
+        for kill in 0..1 + seed % 4 {
+            let time = length.mul_f64(chance.fraction());
+            let next = if kill == 0 { event.clone() } else { json!({ "job": "resume" }) };
+            done |= killed_after(&world, next, time, &format!("killed-{kill}")).await;
+            // One batch may be going out, and one that has landed may not be saved yet.
+            sent_again_max += 100 * (in_flight(&world, world.clock.now()) + 2);
+            kills.push(time);
+            world.clock.sleep(LEASE + Duration::from_secs(1)).await;
+        }
+        let name = format!("seed {seed}, killed after {kills:?}");
+        let resumed = resume(&world).await;
+        // Killed before the run was made, nothing is resumed: the event comes again, as S3 and SQS see to.
+        let again = report(world.handle(event).await.unwrap());
+        let last = match resumed.into_iter().next() {
+            Some(resumed) => {
+                assert_eq!((again.outcome, &again.run_id), (Outcome::Duplicate, &resumed.run_id), "{name}");
+                assert_eq!(again.rows, resumed.rows, "{name}");
+                resumed
+            }
+            None if done || again.outcome == Outcome::Duplicate => {
+                assert_eq!(again.outcome, Outcome::Duplicate, "{name}");
+                Report { outcome: Outcome::Done, ..again }
+            }
+            None => again,
+        };
+        same_end(&name, &world, &last, &clean);
+        let sent_again = inputs_sent(&world) - undisturbed;
+        assert!(
+            sent_again <= sent_again_max,
+            "{name}: {sent_again} inputs sent again, at most {sent_again_max} expected"
+        );
+        assert_eq!(world.portal.borrow().counts().created, clean.1.rows.created, "{name}: records made twice");
+        use hubferry::objects::{Location, Objects};
+        let left = world.objects.list(&Location::new("crm", "state/")).await.unwrap();
+        assert!(left.is_empty(), "{name}: working files are left: {left:?}");
+        assert!(resume(&world).await.is_empty(), "{name}: something is still open");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn kills_and_faults_together_end_as_a_clean_run() {
+    let clean = clean().await;
+    for seed in 1..=8 {
+        let chance = hubferry::clock::Rng::seeded(seed + 100);
+        let world =
+            world(PortalSettings { faults: Faults::five_percent(seed), shuffle_results: true, ..settings(seed) });
+        let event = world.upload("incoming/contacts/a.csv", file()).await;
+        for kill in 0..3 {
+            let time = Duration::from_secs_f64(0.2 + 3.0 * chance.fraction());
+            killed_after(&world, event.clone(), time, &format!("killed-{kill}")).await;
+            world.clock.sleep(LEASE + Duration::from_secs(1)).await;
+        }
+        let mut last = report(world.handle(event.clone()).await.unwrap());
+        while !last.outcome.is_final() {
+            world.clock.sleep(Duration::from_secs(61)).await;
+            last = resume(&world).await.remove(0);
+        }
+        if last.outcome == Outcome::Duplicate {
+            last.outcome = Outcome::Done;
+        }
+        same_end(&format!("seed {seed}"), &world, &last, &clean);
+        assert_eq!(report(world.handle(event).await.unwrap()).outcome, Outcome::Duplicate);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_another_invocation_holds_is_busy_until_the_lease_runs_out() {
+    let world = world(settings(1));
+    let event = world.upload("incoming/contacts/a.csv", file()).await;
+    assert!(!killed_after(&world, event.clone(), Duration::from_secs(1), "killed").await);
+    let busy = report(world.handle(event.clone()).await.unwrap());
+    let sent = inputs_sent(&world);
+    assert_eq!(busy.outcome, Outcome::Busy);
+    assert!(resume(&world).await.is_empty(), "the sweep leaves a held run alone");
+    assert_eq!(inputs_sent(&world), sent);
+    world.clock.sleep(LEASE + Duration::from_secs(1)).await;
+    assert_eq!(report(world.handle(event).await.unwrap()).outcome, Outcome::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hubspot_down_yields_and_ends_well_when_it_is_back() {
+    let clean = clean().await;
+    let world = world(settings(1));
+    let event = world.upload("incoming/contacts/a.csv", file()).await;
+    world.portal.borrow_mut().add_fault(Fault::always(What::Status(503)));
+    let first = report(world.handle(event).await.unwrap());
+    assert_eq!(first.outcome, Outcome::Yielded);
+    assert_eq!(first.error.as_ref().unwrap().code, "HUBSPOT_UNAVAILABLE");
+    assert_eq!(first.rows.read, 0);
+    world.portal.borrow_mut().clear_faults();
+    let last = world.finish(first, 900).await;
+    same_end("back again", &world, &last, &clean);
+    assert_eq!(last.error, None, "an old error is not kept");
+}
