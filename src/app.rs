@@ -19,7 +19,7 @@ use crate::{
     config::{Config, ConfigSource, Environment, Import, Matcher, load},
     error::{Error, ErrorKind, Result},
     event::{self, Event},
-    http::{HttpService, client::ReqwestService, rate_limit::LocalBudget},
+    http::{HttpService, client::ReqwestService},
     hubspot::account::{Account, AccountParts},
     import,
     import::progress::Update,
@@ -27,7 +27,7 @@ use crate::{
     queue::{Queue, Sqs},
     report::{Outcome, Report},
     secrets::{Secrets, SecretsManager},
-    state::{Table, dynamo::DynamoTable, runs::Runs},
+    state::{Table, dynamo::DynamoTable, limits::SharedBudget, runs::Runs},
 };
 
 /// The doors, open.
@@ -160,7 +160,7 @@ impl App {
             clock: self.env.clock.clone(),
             rng: self.env.rng.clone(),
             secrets: self.env.secrets.clone(),
-            budget: Rc::new(LocalBudget::default()),
+            budget: Rc::new(SharedBudget::new(self.env.table.clone(), self.env.clock.clone(), name)),
         }));
         self.accounts.borrow_mut().insert(name.to_owned(), account.clone());
         Ok(account)

@@ -6,6 +6,7 @@
 
 pub mod dynamo;
 pub mod file;
+pub mod limits;
 pub mod memory;
 pub mod runs;
 
