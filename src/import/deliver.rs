@@ -192,7 +192,11 @@ impl Delivery {
         let keys: Vec<String> = places.iter().filter_map(|at| inputs.get(*at)).map(|input| input.key.clone()).collect();
         let read = self.account.read(&self.object, id_property, &keys, &properties, permit, deadline).await?;
         if read.len() != keys.len() {
-            return Err(Error::new(ErrorKind::Corrupt, codes::ACCOUNTING, "a read answered with another number of records"));
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                codes::ACCOUNTING,
+                "a read answered with another number of records",
+            ));
         }
         let mut found = vec![None; inputs.len()];
         for (at, record) in places.into_iter().zip(read) {
@@ -264,7 +268,9 @@ impl Delivery {
                         .input
                         .properties
                         .iter()
-                        .map(|(name, _)| (name.to_string(), found.value(name).map_or(serde_json::Value::Null, Into::into)))
+                        .map(|(name, _)| {
+                            (name.to_string(), found.value(name).map_or(serde_json::Value::Null, Into::into))
+                        })
                         .collect();
                     json!({ "object": self.object, "existed": true, "id": found.id, "archives": planned.kind == WriteKind::Archive,
                             "updated_at": found.updated_at, "before": old, "after": after(&planned.input) })

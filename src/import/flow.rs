@@ -11,9 +11,9 @@ use jiff::Timestamp;
 
 use super::{
     batcher::{BATCH_INPUTS_MAX, Pending},
+    deliver::Delivered,
     is_passing,
     job::{End, Job, Loaded},
-    deliver::Delivered,
     ledger::{Ledger, RowId, Settled},
     log::LogState,
     progress::{Progress, Update},
@@ -430,7 +430,8 @@ impl Flow<'_> {
                 // The row is a reject already.
                 _ if failed(from_outcome) || failed(to_outcome) => ledger.release(row),
                 _ => {
-                    let reason = Reason::new(codes::ASSOCIATION_FAILED, "HubSpot did not tell the ids of the row's records");
+                    let reason =
+                        Reason::new(codes::ASSOCIATION_FAILED, "HubSpot did not tell the ids of the row's records");
                     ledger.settle(row, RowOutcome::Rejected, Some(reason));
                 }
             }
@@ -442,7 +443,8 @@ impl Flow<'_> {
         if self.end.is_some() {
             return;
         }
-        let rest = self.is_full() || (self.loaded.exhausted() && self.loaded.lanes.iter().all(|lane| lane.batcher.is_empty()));
+        let rest =
+            self.is_full() || (self.loaded.exhausted() && self.loaded.lanes.iter().all(|lane| lane.batcher.is_empty()));
         let nothing_else = rest && self.pairs_in_flight == self.in_flight.len();
         let deadline = self.calls_until();
         for link in &mut self.loaded.links {
@@ -483,7 +485,10 @@ impl Flow<'_> {
                     continue;
                 }
                 Delivered::Unknown => {
-                    let reason = Reason::new(codes::NO_VERDICT, "HubSpot gave no verdict on the row, however often it was asked");
+                    let reason = Reason::new(
+                        codes::NO_VERDICT,
+                        "HubSpot gave no verdict on the row, however often it was asked",
+                    );
                     (RowOutcome::Deferred, None, Some(reason))
                 }
             };

@@ -154,7 +154,11 @@ impl Job {
             let lanes = self.lanes(&columns.header, &file.detected).await?;
             return Ok(Some(Loaded {
                 reader,
-                read_ahead: VecDeque::new(), lanes, links: self.links().await?, columns, ended: false,
+                read_ahead: VecDeque::new(),
+                lanes,
+                links: self.links().await?,
+                columns,
+                ended: false,
                 drained: false,
             }));
         }
@@ -200,7 +204,15 @@ impl Job {
         let lanes = self.lanes(&columns.header, &detected).await?;
         self.progress.file =
             Some(File { compression: source.compression(), dialect: loading.dialect, columns: names, detected });
-        Ok(Some(Loaded { reader: loading.reader, read_ahead, lanes, links: self.links().await?, columns, ended: loading.whole, drained: false }))
+        Ok(Some(Loaded {
+            reader: loading.reader,
+            read_ahead,
+            lanes,
+            links: self.links().await?,
+            columns,
+            ended: loading.whole,
+            drained: false,
+        }))
     }
 
     /// Names that a header would hold, normalised: tells a header from a first row of data.
@@ -246,13 +258,19 @@ impl Job {
             let schema = self.account.schema(&record.object, parts, self.deadline).await?;
             match Mapping::compile(&spec, header, &schema, detected.clone()) {
                 Ok(mapping) => {
-                    let unused: Vec<String> = mapping.ignored_columns().iter().map(|ignored| ignored.column.clone()).collect();
+                    let unused: Vec<String> =
+                        mapping.ignored_columns().iter().map(|ignored| ignored.column.clone()).collect();
                     ignored = Some(match ignored {
                         None => unused,
                         Some(others) => others.into_iter().filter(|column| unused.contains(column)).collect(),
                     });
                     let delivery = self.delivery(&record, &mapping, key_property);
-                    lanes.push(Lane { object: record.object, mapping, batcher: Batcher::default(), delivery: Rc::new(delivery) });
+                    lanes.push(Lane {
+                        object: record.object,
+                        mapping,
+                        batcher: Batcher::default(),
+                        delivery: Rc::new(delivery),
+                    });
                 }
                 Err(more) => problems.extend(more),
             }
@@ -287,7 +305,8 @@ impl Job {
         if unique {
             return Ok(None);
         }
-        match self.account.ensure_key_property(&record.object, key, self.import.create_properties, self.deadline).await {
+        match self.account.ensure_key_property(&record.object, key, self.import.create_properties, self.deadline).await
+        {
             Ok(name) => Ok(Some(name.as_str().into())),
             Err(error) if error.code() == codes::KEY_NOT_UNIQUE && !self.import.create_properties => Ok(None),
             Err(error) => Err(error),
@@ -300,7 +319,10 @@ impl Job {
         for rule in &self.import.associate {
             let lane = |object: &ObjectType| self.import.records.iter().position(|record| record.object == *object);
             let (Some(from), Some(to)) = (lane(&rule.from), lane(&rule.to)) else {
-                let message = format!("import `{}` associates {} with {}, which are not both among its records", self.import.name, rule.from, rule.to);
+                let message = format!(
+                    "import `{}` associates {} with {}, which are not both among its records",
+                    self.import.name, rule.from, rule.to
+                );
                 return Err(Error::invalid(codes::CONFIG_INVALID, message));
             };
             let label = match &rule.label {

@@ -38,14 +38,22 @@ imports:
 #[tokio::test(start_paused = true)]
 async fn mode_create_rejects_existing_keys_and_mode_update_missing_ones() {
     let world = World::new(&contacts("mode: create"));
-    world.portal.borrow_mut().seed_record(world.clock.now(), "contacts", &[("email", "old@x.io"), ("firstname", "Old")]);
+    world.portal.borrow_mut().seed_record(
+        world.clock.now(),
+        "contacts",
+        &[("email", "old@x.io"), ("firstname", "Old")],
+    );
     let created = world.import("incoming/contacts/a.csv", "email,firstname\nold@x.io,Changed\nnew@x.io,New\n").await;
     assert_eq!((created.rows.created, created.rows.rejected), (1, 1), "{created:?}");
     assert_eq!(created.rejected_by_code["KEY_EXISTS"], 1);
     assert_eq!(world.contact("old@x.io", "firstname").as_deref(), Some("Old"));
 
     let world = World::new(&contacts("mode: update"));
-    world.portal.borrow_mut().seed_record(world.clock.now(), "contacts", &[("email", "old@x.io"), ("firstname", "Old")]);
+    world.portal.borrow_mut().seed_record(
+        world.clock.now(),
+        "contacts",
+        &[("email", "old@x.io"), ("firstname", "Old")],
+    );
     let updated = world.import("incoming/contacts/a.csv", "email,firstname\nold@x.io,Changed\nnew@x.io,New\n").await;
     assert_eq!((updated.rows.updated, updated.rows.rejected), (1, 1), "{updated:?}");
     assert_eq!(updated.rejected_by_code["KEY_NOT_FOUND"], 1);
@@ -77,9 +85,15 @@ async fn mode_archive_archives_what_the_file_names() {
 #[tokio::test(start_paused = true)]
 async fn fill_if_empty_writes_only_where_hubspot_has_nothing() {
     let world = World::new(&contacts("columns: { Email: email, First: { property: firstname, fill: if_empty } }"));
-    world.portal.borrow_mut().seed_record(world.clock.now(), "contacts", &[("email", "has@x.io"), ("firstname", "Mine")]);
+    world.portal.borrow_mut().seed_record(
+        world.clock.now(),
+        "contacts",
+        &[("email", "has@x.io"), ("firstname", "Mine")],
+    );
     world.portal.borrow_mut().seed_record(world.clock.now(), "contacts", &[("email", "none@x.io")]);
-    let report = world.import("incoming/contacts/a.csv", "Email,First\nhas@x.io,Theirs\nnone@x.io,Theirs\nnew@x.io,Theirs\n").await;
+    let report = world
+        .import("incoming/contacts/a.csv", "Email,First\nhas@x.io,Theirs\nnone@x.io,Theirs\nnew@x.io,Theirs\n")
+        .await;
     assert_eq!((report.rows.unchanged, report.rows.updated, report.rows.created), (1, 1, 1), "{report:?}");
     assert_eq!(world.contact("has@x.io", "firstname").as_deref(), Some("Mine"));
     assert_eq!(world.contact("none@x.io", "firstname").as_deref(), Some("Theirs"));
@@ -96,7 +110,11 @@ async fn companies_by_domain_need_consent_and_then_never_double() {
 
     // WHEN there is consent, the search index lags by 20 s and answers get lost
     let world = World::new(&COMPANIES.replace("CONSENT", "true"));
-    world.portal.borrow_mut().seed_record(world.clock.now(), "companies", &[("domain", "old.example"), ("name", "Older")]);
+    world.portal.borrow_mut().seed_record(
+        world.clock.now(),
+        "companies",
+        &[("domain", "old.example"), ("name", "Older")],
+    );
     world.clock.sleep(std::time::Duration::from_secs(60)).await;
     world.portal.borrow_mut().configure(|settings| settings.index_lag.fixed_ms = 20_000);
     world.portal.borrow_mut().add_fault(Fault::nth("companies/batch/upsert", 1, What::ResetAfter));
@@ -106,9 +124,13 @@ async fn companies_by_domain_need_consent_and_then_never_double() {
     // THEN there is one record per domain, the existing one adopted
     assert_eq!((again.outcome, again.rows.created), (Outcome::Done, 0), "{again:?}");
     let portal = world.portal.borrow();
-    let mut companies: Vec<_> = portal.records("companies").map(|company| (company["domain"].clone(), company["city"].clone())).collect();
+    let mut companies: Vec<_> =
+        portal.records("companies").map(|company| (company["domain"].clone(), company["city"].clone())).collect();
     companies.sort();
-    assert_eq!(companies, [("new.example".to_owned(), "Bremen".to_owned()), ("old.example".to_owned(), "Bonn".to_owned())]);
+    assert_eq!(
+        companies,
+        [("new.example".to_owned(), "Bremen".to_owned()), ("old.example".to_owned(), "Bonn".to_owned())]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,7 +143,11 @@ async fn a_row_of_two_records_makes_both_and_associates_them() {
         bad,Dan,y.example,Y Ltd\n\
         eve@x.io,Eve,z.example,Z Ltd\n";
     let first = world.import("incoming/people/a.csv", file).await;
-    assert_eq!((first.outcome, first.rows.read, first.rows.created, first.rows.rejected), (Outcome::Done, 5, 4, 1), "{first:?}");
+    assert_eq!(
+        (first.outcome, first.rows.read, first.rows.created, first.rows.rejected),
+        (Outcome::Done, 5, 4, 1),
+        "{first:?}"
+    );
     assert_eq!(first.records["contacts"].created, 4);
     assert_eq!((first.records["companies"].created, first.records["companies"].merged), (2, 1));
     let state = world.portal.borrow().state();
@@ -136,7 +162,11 @@ async fn a_row_of_two_records_makes_both_and_associates_them() {
 #[tokio::test(start_paused = true)]
 async fn before_images_are_durable_before_the_change_and_hold_the_old_values() {
     let world = World::new(&contacts("before_images: true"));
-    world.portal.borrow_mut().seed_record(world.clock.now(), "contacts", &[("email", "old@x.io"), ("firstname", "Before")]);
+    world.portal.borrow_mut().seed_record(
+        world.clock.now(),
+        "contacts",
+        &[("email", "old@x.io"), ("firstname", "Before")],
+    );
     let report = world.import("incoming/contacts/a.csv", "email,firstname\nold@x.io,After\nnew@x.io,New\n").await;
     assert_eq!(report.outcome, Outcome::Done, "{report:?}");
     let prefix = Location::new("crm", format!("state/import/contacts/{}/before-", report.run_id.unwrap()));
@@ -174,5 +204,8 @@ async fn the_daily_limit_makes_the_run_yield_until_the_accounts_midnight() {
     }
     let last = last.unwrap();
     assert_eq!((last.outcome, last.rows.read, last.rows.created), (Outcome::Done, 3_000, 3_000), "{last:?}");
-    assert!(rejects(&world.text(last.rejects.as_deref().unwrap_or("s3://crm/none")).unwrap_or("_line,_code\n".to_owned())).is_empty());
+    assert!(
+        rejects(&world.text(last.rejects.as_deref().unwrap_or("s3://crm/none")).unwrap_or("_line,_code\n".to_owned()))
+            .is_empty()
+    );
 }
