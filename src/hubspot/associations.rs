@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     account::{Account, Call, describe},
     batch::ROUNDS_MAX,
     envelope::Refusal,
-    read::{Paging, text_of},
+    read::{Paging, says_missing, text_of},
 };
 use crate::{
     Error, ErrorKind, Result,
@@ -31,7 +31,7 @@ pub const PAIRS_MAX: usize = 1_000;
 /// Records of one call that reads associations.
 pub const READS_MAX: usize = 1_000;
 
-/// Pages of one read. 500 associations a page and 10,000 a record make 20.
+/// Calls of one read, beside two for each record. 500 associations a page and 10,000 a record make 20 pages.
 const READ_PAGES_MAX: usize = 200;
 
 /// Single pairs refused with one text that names none of them, before the run is given up.
@@ -102,6 +102,14 @@ struct PairsAnswer {
     errors: Vec<Value>,
 }
 
+/// A record whose associations are asked for, and from where on.
+#[derive(Debug, Clone, Serialize)]
+struct Near {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
+}
+
 /// Pairs of one call, by their places in [`Work::pairs`].
 struct Group {
     members: Vec<usize>,
@@ -161,72 +169,41 @@ impl Account {
         deadline: Deadline,
     ) -> Result<Links> {
         let mut links = Links::new();
-        let all: Vec<&String> = ids.iter().collect();
-        for lot in all.chunks(READS_MAX) {
-            let mut wanted: Vec<(String, Option<String>)> = lot.iter().map(|id| ((*id).clone(), None)).collect();
-            let (mut pages, mut idle) = (0, 0);
-            while !wanted.is_empty() {
-                pages += 1;
-                if pages > READ_PAGES_MAX || idle > ROUNDS_MAX {
-                    let message =
-                        format!("HubSpot does not tell all associations from {from} to {to}, after {pages} tries");
-                    return Err(Error::new(ErrorKind::Unknown, codes::HUBSPOT_ANSWER_UNREADABLE, message));
+        let all: Vec<Near> = ids.iter().map(|id| Near { id: id.clone(), after: None }).collect();
+        let mut stack: Vec<(Vec<Near>, u32)> = all.chunks(READS_MAX).map(|lot| (lot.to_vec(), 1)).collect();
+        let mut pages = 0;
+        while let Some((wanted, round)) = stack.pop() {
+            pages += 1;
+            if round > ROUNDS_MAX || pages > READ_PAGES_MAX.saturating_add(ids.len() * 2) {
+                let message =
+                    format!("HubSpot does not tell all associations from {from} to {to}, after {pages} calls");
+                return Err(Error::new(ErrorKind::Unknown, codes::HUBSPOT_ANSWER_UNREADABLE, message));
+            }
+            let body = Bytes::from(json!({ "inputs": wanted }).to_string());
+            let mut call = Call::post(self.paths.associations(from, to, "batch/read"), body);
+            call.bucket = Bucket::Associations;
+            let answer: LinksAnswer = match self.parsed(call, None, deadline).await? {
+                Ok(answer) => answer,
+                Err((status, refusal)) => {
+                    let told = describe(status, &refusal, true);
+                    let message = format!("reading associations from {from} to {to}: {told}");
+                    return Err(Error::invalid(codes::HUBSPOT_REFUSED, message));
                 }
-                let inputs: Vec<Value> = wanted
-                    .iter()
-                    .map(|(id, after)| match after {
-                        Some(after) => json!({ "id": id, "after": after }),
-                        None => json!({ "id": id }),
-                    })
-                    .collect();
-                let body = Bytes::from(json!({ "inputs": inputs }).to_string());
-                let mut call = Call::post(self.paths.associations(from, to, "batch/read"), body);
-                call.bucket = Bucket::Associations;
-                let answer: LinksAnswer = match self.parsed(call, None, deadline).await? {
-                    Ok(answer) => answer,
-                    Err((status, refusal)) => {
-                        let told = describe(status, &refusal, true);
-                        let message = format!("reading associations from {from} to {to}: {told}");
-                        return Err(Error::invalid(codes::HUBSPOT_REFUSED, message));
-                    }
-                };
-                let mut told = BTreeSet::new();
-                let mut more = Vec::new();
-                for result in answer.results {
-                    let Some(near) = result.from.get("id").and_then(text_of) else { continue };
-                    for link in &result.to {
-                        let Some(far) = link.get("toObjectId").and_then(text_of) else { continue };
-                        let types = link.get("associationTypes").and_then(Value::as_array).into_iter().flatten();
-                        let known = links.entry(near.clone()).or_default().entry(far).or_default();
-                        for one in types.filter_map(AssociationType::of) {
-                            if !known.contains(&one) {
-                                known.push(one);
-                            }
-                        }
-                    }
-                    if let Some(after) = Paging::after(result.paging) {
-                        more.push((near.clone(), Some(after)));
-                    }
-                    told.insert(near);
+            };
+            let said = !answer.results.is_empty() || !answer.errors.is_empty();
+            let (left, more) = take_links(&wanted, answer, &mut links);
+            if !more.is_empty() {
+                stack.push((more, 1));
+            }
+            match left.len() {
+                0 => {}
+                // Something was said that names none of them: alone, it does.
+                many @ 2.. if said => {
+                    let (first, second) = left.split_at(many.div_ceil(2));
+                    stack.push((second.to_vec(), round));
+                    stack.push((first.to_vec(), round));
                 }
-                // A record without associations is an error to HubSpot. An answer that names neither is asked for again:
-                // taken for "none", it would cost labels.
-                let mut nameless = false;
-                for error in &answer.errors {
-                    let names = error.get("context").and_then(|context| context.get("fromObjectId"));
-                    let names: Vec<String> = match names {
-                        Some(Value::Array(names)) => names.iter().filter_map(text_of).collect(),
-                        Some(name) => text_of(name).into_iter().collect(),
-                        None => Vec::new(),
-                    };
-                    nameless |= names.is_empty();
-                    told.extend(names);
-                }
-                idle = if told.is_empty() { idle + 1 } else { 0 };
-                if !(nameless && wanted.len() == 1) {
-                    more.extend(wanted.into_iter().filter(|(id, _)| !told.contains(id)));
-                }
-                wanted = more;
+                _ => stack.push((left, round + 1)),
             }
         }
         Ok(links)
@@ -321,6 +298,48 @@ impl Account {
             Err((status, refusal)) => work.refuse(group, status, &refusal),
         }
     }
+}
+
+/// Takes the associations that an answer tells. Returns the records of which it says nothing, and those that have another page.
+///
+/// A record that has none is an error to HubSpot. Silence is not taken for "none": that would cost labels.
+fn take_links(wanted: &[Near], answer: LinksAnswer, links: &mut Links) -> (Vec<Near>, Vec<Near>) {
+    let mut told = BTreeSet::new();
+    let mut more = Vec::new();
+    for result in answer.results {
+        // A merged record answers with its present id, which only a call of its own makes plain.
+        let near = match (result.from.get("id").and_then(text_of), wanted) {
+            (_, [one]) => one.id.clone(),
+            (Some(id), _) if wanted.iter().any(|one| one.id == id) => id,
+            _ => continue,
+        };
+        for link in &result.to {
+            let Some(far) = link.get("toObjectId").and_then(text_of) else { continue };
+            let types = link.get("associationTypes").and_then(Value::as_array).into_iter().flatten();
+            let known = links.entry(near.clone()).or_default().entry(far).or_default();
+            for one in types.filter_map(AssociationType::of) {
+                if !known.contains(&one) {
+                    known.push(one);
+                }
+            }
+        }
+        if let Some(after) = Paging::after(result.paging) {
+            more.push(Near { id: near.clone(), after: Some(after) });
+        }
+        told.insert(near);
+    }
+    let missing = |error: &&Value| says_missing(error.get("category").and_then(Value::as_str).unwrap_or_default());
+    for error in answer.errors.iter().filter(missing) {
+        match (error.get("context").and_then(|context| context.get("fromObjectId")), wanted) {
+            (_, [one]) => {
+                told.insert(one.id.clone());
+            }
+            (Some(Value::Array(names)), _) => told.extend(names.iter().filter_map(text_of)),
+            (Some(name), _) => told.extend(text_of(name)),
+            (None, _) => {}
+        }
+    }
+    (wanted.iter().filter(|one| !told.contains(&one.id)).cloned().collect(), more)
 }
 
 /// The type with this label; else the labels there are, nearest first.
@@ -560,5 +579,27 @@ mod tests {
         assert_eq!(choose_label(types(&labels), "billing Contact").unwrap().type_id, 3);
         assert_eq!(choose_label(types(&labels), " BILLING CONTACT ").unwrap().type_id, 2);
         assert_eq!(choose_label(types(&["Primary", "Billing"]), "Biling").unwrap_err(), ["Billing", "Primary"]);
+    }
+
+    #[test]
+    fn links_are_taken_under_the_ids_asked_for_and_silence_is_asked_again() {
+        let near =
+            |ids: &[&str]| -> Vec<Near> { ids.iter().map(|id| Near { id: (*id).to_owned(), after: None }).collect() };
+        let ids = |near: Vec<Near>| near.into_iter().map(|one| one.id).collect::<Vec<_>>();
+        let answer = || {
+            let types = json!([{"category": "USER_DEFINED", "typeId": 7, "label": "Billing"}]);
+            let to = json!([{"toObjectId": 900, "associationTypes": types}]);
+            let results = json!([{"from": {"id": 1}, "to": to, "paging": {"next": {"after": "900"}}}]);
+            let errors = json!([{"category": "OBJECT_NOT_FOUND", "context": {"fromObjectId": ["2"]}}]);
+            serde_json::from_value::<LinksAnswer>(json!({"results": results, "errors": errors})).unwrap()
+        };
+        let mut links = Links::new();
+        let (left, more) = take_links(&near(&["1", "2", "3"]), answer(), &mut links);
+        assert_eq!((ids(left), ids(more)), (vec!["3".to_owned()], vec!["1".to_owned()]));
+        assert_eq!(links["1"]["900"][0].label.as_deref(), Some("Billing"));
+        // A record merged into 1, asked for alone.
+        let (left, more) = take_links(&near(&["5"]), answer(), &mut links);
+        assert_eq!((left.len(), ids(more)), (0, vec!["5".to_owned()]));
+        assert!(links["5"].contains_key("900"));
     }
 }

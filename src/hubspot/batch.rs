@@ -210,6 +210,7 @@ impl Work<'_> {
         let mut left = Vec::new();
         for (at, verdict) in group.members.iter().zip(judgement.verdicts) {
             match (verdict, self.verdicts.get_mut(*at)) {
+                (Some(Verdict::Refused(reason)), _) if group.round == 1 && write.outrun(&reason) => left.push(*at),
                 (Some(mut verdict), Some(slot)) => {
                     if let (Verdict::Written { created, .. }, WriteKind::Create) = (&mut verdict, write.kind) {
                         *created = true;
@@ -357,6 +358,14 @@ impl Work<'_> {
 }
 
 impl Write<'_> {
+    /// Two upserts of one new key at once: the second is refused over the very value that would now find the record. Asked once more, it does.
+    fn outrun(&self, reason: &Reason) -> bool {
+        let property = self.id_property.unwrap_or_default();
+        self.kind == WriteKind::Upsert
+            && *reason.code == *codes::CONFLICTING_UNIQUE_VALUE.as_str()
+            && reason.reason.strip_prefix(property).is_some_and(|rest| rest.starts_with(':'))
+    }
+
     fn reason(&self, refusal: &Refusal, input: &Input) -> Reason {
         let reason = reason(refusal, input);
         match (self.kind, &*reason.code) {

@@ -567,3 +567,29 @@ proptest::proptest! {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_another_run_outran_is_sent_once_more_and_a_lasting_conflict_is_told() {
+    let conflict = |input: &Value, property: &str| {
+        let inner = json!([{"isValid": false, "message": "propertyValue: already has that value",
+            "error": "CONFLICTING_UNIQUE_VALUE", "name": property}]);
+        json!({"status": "error", "category": "VALIDATION_ERROR", "message": format!("Property values were not valid: {inner}"),
+            "context": {"objectWriteTraceId": [input["objectWriteTraceId"]]}})
+    };
+    let outrun = world(move |call, seen| match (call, seen.inputs.as_slice()) {
+        (0, [first, rest @ ..]) => {
+            Ok((207, complete(rest.iter().map(result).collect(), vec![conflict(first, "email")])))
+        }
+        _ => all(seen),
+    });
+    let rows = inputs(3);
+    assert_eq!(outrun.upsert(&rows).await.unwrap(), rows.iter().map(|row| written(&row.key)).collect::<Vec<_>>());
+    assert_eq!(outrun.http.seen.borrow().iter().map(|call| call.inputs.len()).collect::<Vec<_>>(), [3, 1]);
+    for (property, calls) in [("email", 2), ("city", 1)] {
+        let lasting = world(move |_, seen| {
+            Ok((207, complete(vec![], seen.inputs.iter().map(|input| conflict(input, property)).collect())))
+        });
+        let verdicts = lasting.upsert(&inputs(1)).await.unwrap();
+        assert_eq!((code(&verdicts[0]), lasting.calls()), ("CONFLICTING_UNIQUE_VALUE", calls), "{property}");
+    }
+}

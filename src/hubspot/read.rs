@@ -121,6 +121,11 @@ struct ListAnswer {
     paging: Option<Paging>,
 }
 
+/// Whether an error of this category inside a read's answer tells that there is nothing to be read.
+pub(super) fn says_missing(category: &str) -> bool {
+    matches!(category, "OBJECT_NOT_FOUND" | "VALIDATION_ERROR" | "")
+}
+
 /// Keys of one call.
 struct Group {
     members: Vec<usize>,
@@ -352,6 +357,10 @@ impl Reading<'_> {
         let mut nameless = false;
         for error in &answer.errors {
             let refusal = Refusal::of(error);
+            // Anything else (an error inside HubSpot) says nothing about whether the record is there.
+            if !says_missing(&refusal.category) {
+                continue;
+            }
             nameless |= refusal.ids.is_empty();
             for id in &refusal.ids {
                 let id = fold_key(id);
@@ -424,5 +433,45 @@ impl Reading<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept(reading: &mut Reading<'_>, results: &Value, errors: &Value) {
+        let group = reading.stack.pop().unwrap();
+        let answer = serde_json::from_value(json!({"results": results, "errors": errors})).unwrap();
+        reading.accept(group, answer, None).unwrap();
+    }
+
+    #[test]
+    fn records_that_come_under_other_names_are_told_apart_by_smaller_calls() {
+        let object = ObjectType("contacts".to_owned());
+        let keys = vec!["own@x.io", "second@x.io", "third@x.io", "none@x.io"];
+        let mut reading = Reading {
+            object: &object,
+            id_property: Some("email"),
+            folded: keys.iter().map(|key| fold_key(key)).collect(),
+            found: vec![None; keys.len()],
+            keys,
+            stack: Vec::new(),
+            refused: Vec::new(),
+        };
+        reading.split();
+        let record = |id: u32, email: &str| json!({"id": id, "properties": {"email": email}, "createdAt": "nonsense"});
+        let strangers = json!([record(3, "c@x.io"), record(1, "Own@x.io"), record(2, "b@x.io")]);
+        accept(&mut reading, &strangers, &json!([{"category": "OBJECT_NOT_FOUND", "context": {"ids": ["NONE@x.io"]}}]));
+        let open: Vec<_> = reading.stack.iter().map(|group| group.members.clone()).collect();
+        assert_eq!(open, [[2], [1]]);
+        accept(&mut reading, &json!([record(2, "b@x.io")]), &json!([]));
+        // Silence is asked again; an error that names nobody is about the only one asked for.
+        accept(&mut reading, &json!([]), &json!([{"category": "INTERNAL_ERROR", "context": {"ids": ["third@x.io"]}}]));
+        assert_eq!(reading.stack.len(), 1);
+        accept(&mut reading, &json!([]), &json!([{"category": "OBJECT_NOT_FOUND"}]));
+        let ids: Vec<_> =
+            reading.found.iter().map(|found| found.as_ref().unwrap().as_ref().map(|found| found.id.as_str())).collect();
+        assert_eq!(ids, [Some("1"), Some("2"), None, None]);
     }
 }
