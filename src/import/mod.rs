@@ -7,6 +7,7 @@
 
 pub mod batcher;
 mod flow;
+pub mod index;
 mod job;
 pub mod ledger;
 pub mod log;
