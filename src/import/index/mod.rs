@@ -173,7 +173,6 @@ fn encode(key: u64, row: u64) -> [u8; ENTRY_BYTES] {
     ((u128::from(row) << 64) | u128::from(key)).to_le_bytes()
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the two halves of the entry")]
 fn decode(entry: [u8; ENTRY_BYTES]) -> (u64, u64) {
     let both = u128::from_le_bytes(entry);
     (both as u64, (both >> 64) as u64)
@@ -250,7 +249,6 @@ impl Index {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the number of words")]
     fn place(&self, key: u64) -> (usize, u64) {
         let words = (self.sent.len() as u64).max(1);
         (((key >> 6) % words) as usize, 1 << (key & 63))
