@@ -8,6 +8,7 @@
 pub mod batcher;
 mod deliver;
 mod flow;
+pub mod index;
 mod job;
 pub mod ledger;
 pub mod log;
