@@ -2,5 +2,6 @@
 
 mod contract;
 mod import;
+mod limits;
 mod support;
 mod template;

@@ -18,8 +18,8 @@ use futures_util::future::{Either, select};
 use http::HeaderMap;
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 
-pub use budget::{Bucket, Budget, Grant, LocalBudget, Pace, Slowdown, next_slot};
 pub(crate) use budget::PerBucket;
+pub use budget::{Bucket, Budget, Grant, LocalBudget, Pace, Slowdown, next_slot};
 use lane::{Lane, Next, Reservation, Turn};
 
 use crate::{

@@ -1,6 +1,6 @@
 use super::*;
-use async_trait::async_trait;
 use crate::clock::{Rng, VirtualClock};
+use async_trait::async_trait;
 use futures_util::future::join_all;
 use std::collections::VecDeque;
 
@@ -74,10 +74,7 @@ async fn uses_97_percent_of_a_rolling_window_without_a_single_refusal() {
             let (accepted, refused, percent) = run(max, Duration::from_millis(latency), 128, 120).await;
             let ceiling = max * 12;
             assert_eq!(refused, 0, "{max} at {latency} ms");
-            assert!(
-                f64::from(accepted) >= 0.97 * f64::from(ceiling),
-                "{max} at {latency} ms: {accepted} of {ceiling}"
-            );
+            assert!(f64::from(accepted) >= 0.97 * f64::from(ceiling), "{max} at {latency} ms: {accepted} of {ceiling}");
             assert!((97.0..100.0).contains(&percent), "{percent}");
         }
     }
@@ -113,8 +110,7 @@ async fn slots_are_given_in_the_order_of_asking() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_is_learned_from_the_answers_unless_it_is_set() {
-    let told =
-        headers(&[("x-hubspot-ratelimit-max", "190"), ("x-hubspot-ratelimit-interval-milliseconds", "10000")]);
+    let told = headers(&[("x-hubspot-ratelimit-max", "190"), ("x-hubspot-ratelimit-interval-milliseconds", "10000")]);
     for (limits, expected) in [(Limits::default(), 190), (Limits { burst: Some(150), ..Limits::default() }, 150)] {
         let (limiter, _) = limiter(&limits);
         limiter.observe(Bucket::Burst, &told);
@@ -139,9 +135,9 @@ async fn after_a_429_everybody_waits_slows_down_and_recovers() {
         }
         f64::from(calls) / (clock.elapsed() - start).as_secs_f64()
     };
-    let slow = rate(10).await;
-    assert!(slow < 9.4, "{slow}");
-    rate(200).await;
+    let slow = rate(20).await;
+    assert!(slow < 9.8, "{slow}");
+    rate(400).await;
     let recovered = rate(50).await;
     assert!(recovered > 9.7, "{recovered}");
     assert_eq!(limiter.counts().throttled, 2);
@@ -191,10 +187,8 @@ impl Budget for Remote {
 #[tokio::test(start_paused = true)]
 async fn blocks_are_reserved_ahead_of_need() {
     let clock: Rc<dyn Clock> = Rc::new(VirtualClock::starting_at(at("2026-11-22T22:00:00Z")));
-    let remote =
-        Rc::new(Remote { inner: LocalBudget::default(), clock: clock.clone(), reservations: RefCell::new(0) });
-    let limiter =
-        RateLimiter::new(&Limits { burst: Some(190), ..Limits::default() }, clock.clone(), remote.clone());
+    let remote = Rc::new(Remote { inner: LocalBudget::default(), clock: clock.clone(), reservations: RefCell::new(0) });
+    let limiter = RateLimiter::new(&Limits { burst: Some(190), ..Limits::default() }, clock.clone(), remote.clone());
     for _ in 0..1_870 {
         limiter.acquire(Bucket::Burst).await.unwrap();
     }
