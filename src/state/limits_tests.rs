@@ -148,6 +148,8 @@ struct Outcome {
     /// Accepted calls of each process.
     accepted: Vec<u64>,
     refused: u64,
+    /// Refused calls of each second.
+    refusals: BTreeMap<u64, u64>,
     /// Accepted calls of each second.
     each_second: BTreeMap<u64, u64>,
     writes: Vec<u64>,
@@ -221,6 +223,7 @@ async fn run(case: &Case) -> Outcome {
                             *outcome.each_second.entry(clock.elapsed().as_secs()).or_default() += 1;
                         } else {
                             outcome.refused += 1;
+                            *outcome.refusals.entry(clock.elapsed().as_secs()).or_default() += 1;
                         }
                     }
                     clock.sleep(process.latency.mul_f64(0.7 + 0.6 * rng.fraction())).await;
@@ -341,8 +344,10 @@ async fn another_app_with_30_percent_of_the_limit_draws_few_429s_and_nobody_star
         case.other = 5.7;
         case.seconds = 300;
         let outcome = run(&case).await;
-        println!("{count}: {} refused {} of {}", outcome.total(), outcome.refused, 300.0 * 13.3);
-        assert!(share(outcome.refused, 300.0 * 13.3) < 0.01, "{count}: {outcome:?}");
+        // Until the other one's share is found, within the first minute, there are some more.
+        let settled: u64 = outcome.refusals.range(60..).map(|(_, refused)| refused).sum();
+        assert!(share(settled, 240.0 * 13.3) < 0.005, "{count}: {outcome:?}");
+        assert!(share(outcome.refused, 300.0 * 13.3) < 0.02, "{count}: {outcome:?}");
         assert!(share(outcome.total(), 300.0 * 13.3) > 0.85, "{count}: {} {outcome:?}", outcome.total());
         let least = outcome.accepted.iter().min().unwrap();
         assert!(least * 2 * count as u64 > outcome.total(), "{outcome:?}");

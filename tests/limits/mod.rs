@@ -18,7 +18,7 @@ fn people(file: usize, rows: usize) -> String {
     text
 }
 
-/// Imports `count` files at once, each in a process of its own; the reports, and the calls between the seconds 5 and 35.
+/// Imports `count` files at once, each in a process of its own; the reports, and the calls between the seconds 5 and 25.
 async fn import_at_once(world: &World, count: usize, rows: usize) -> (Vec<Report>, u64) {
     let mut events = Vec::new();
     for file in 0..count {
@@ -29,7 +29,7 @@ async fn import_at_once(world: &World, count: usize, rows: usize) -> (Vec<Report
     let sampled = async {
         world.clock.sleep(Duration::from_secs(5)).await;
         let before = world.portal.borrow().counts().requests;
-        world.clock.sleep(Duration::from_secs(30)).await;
+        world.clock.sleep(Duration::from_secs(20)).await;
         calls.set(world.portal.borrow().counts().requests - before);
     };
     let (answers, ()) = join(imports, sampled).await;
@@ -41,13 +41,13 @@ async fn three_imports_at_once_use_97_percent_of_the_limit_together_without_a_42
     // GIVEN three files for one account, which allows 190 calls in ten seconds
     let world = World::new(&contacts(""));
     // WHEN they are imported at once by three processes
-    let (reports, calls) = import_at_once(&world, 3, 27_000).await;
+    let (reports, calls) = import_at_once(&world, 3, 20_000).await;
     // THEN together they use the limit, and never pass it
     for report in &reports {
-        assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 27_000), "{report:?}");
+        assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 20_000), "{report:?}");
         assert_eq!(report.calls.throttled, 0, "{report:?}");
     }
-    assert!(calls * 100 >= 97 * 30 * 19, "{calls} calls in 30 seconds");
+    assert!(calls * 100 >= 97 * 20 * 19, "{calls} calls in 20 seconds");
     assert!(world.portal.borrow().max_calls_in_window() <= 190);
     // AND none waits for the others
     let shares: Vec<_> = reports.iter().map(|report| report.limit_use_percent.unwrap()).collect();
@@ -57,7 +57,7 @@ async fn three_imports_at_once_use_97_percent_of_the_limit_together_without_a_42
 #[tokio::test(start_paused = true)]
 async fn a_small_file_beside_a_large_one_is_done_in_seconds() {
     let world = World::new(&contacts(""));
-    let large = world.upload("incoming/contacts/large.csv", people(0, 40_000)).await;
+    let large = world.upload("incoming/contacts/large.csv", people(0, 16_000)).await;
     let small = world.upload("incoming/contacts/small.csv", people(1, 150)).await;
     let took = Cell::new(Duration::MAX);
     let beside = async {
@@ -68,7 +68,7 @@ async fn a_small_file_beside_a_large_one_is_done_in_seconds() {
         report
     };
     let (large, small) = join(world.handle(large), beside).await;
-    for (report, rows) in [(report(large.unwrap()), 40_000), (small, 150)] {
+    for (report, rows) in [(report(large.unwrap()), 16_000), (small, 150)] {
         assert_eq!(
             (report.outcome, report.rows.created, report.calls.throttled),
             (Outcome::Done, rows, 0),
@@ -81,8 +81,8 @@ async fn a_small_file_beside_a_large_one_is_done_in_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_process_that_dies_in_its_block_leaves_the_limit_to_the_others() {
     let world = World::new(&contacts(""));
-    let dying = world.upload("incoming/contacts/dying.csv", people(0, 40_000)).await;
-    let other = world.upload("incoming/contacts/other.csv", people(1, 40_000)).await;
+    let dying = world.upload("incoming/contacts/dying.csv", people(0, 16_000)).await;
+    let other = world.upload("incoming/contacts/other.csv", people(1, 30_000)).await;
     let calls = Cell::new(0);
     let killed = async {
         let _ = futures_util::future::select(
@@ -97,6 +97,6 @@ async fn a_process_that_dies_in_its_block_leaves_the_limit_to_the_others() {
     };
     let (other, ()) = join(world.handle(other), killed).await;
     let other = report(other.unwrap());
-    assert_eq!((other.outcome, other.rows.created, other.calls.throttled), (Outcome::Done, 40_000, 0), "{other:?}");
+    assert_eq!((other.outcome, other.rows.created, other.calls.throttled), (Outcome::Done, 30_000, 0), "{other:?}");
     assert!(calls.get() >= 184, "{} calls in the ten seconds after", calls.get());
 }
