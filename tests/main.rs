@@ -3,5 +3,6 @@
 mod contract;
 mod hubspot;
 mod import;
+mod limits;
 mod support;
 mod template;

@@ -2,7 +2,7 @@
 //!
 //! | `pk` | `sk` | holds |
 //! |---|---|---|
-//! | `limit#<account>` | `burst`, `search`, `associations` | `next`: the first slot that nobody has, in µs since 1970 by the processes' common time; `time`: that of the last reservation; `speed_permille`, `peak_permille`, `slowed_at`, `paused_until`: the last 429, told to all; `daily_spent_until`: epoch seconds |
+//! | `limit#<account>` | `burst`, `search`, `associations` | `next`: the first slot that nobody has, in µs since 1970 by the processes' common time; `time`: that of the last reservation; `speed_permille`, `knee_permille`, `slowed_at`, `paused_until`: the last 429, told to all; `daily_spent_until`: epoch seconds |
 //!
 //! A reservation of n slots adds n gaps to `next` and has the slots that it stepped over. That is one write, needs no reading first, and
 //! cannot be lost in a race. Where `next` lies in the past the line was idle: whoever comes first sets it to now. See
@@ -29,18 +29,23 @@ use crate::{
 
 /// What one process alone reserves at once: two writes a second.
 const BLOCK: Duration = Duration::from_millis(500);
+/// The same for searches, of which there are four a second.
+const BLOCK_SEARCH: Duration = Duration::from_secs(1);
 /// How far clocks may differ before it is noticed: less than a slot at HubSpot's usual limits, more than two writes overtake each other by.
 const SKEW_TOLERATED_US: i64 = 20_000;
+/// Slots left out when a clock turns out to be behind, at most: one that is further off finds the line idle anyway.
+const SKIP_MAX_US: i64 = 500_000;
 /// Slots further ahead than this are nobody's: something that is not us wrote the item, and the line starts afresh.
 const REACH_MAX_US: i64 = 10 * 60 * 1_000_000;
 /// A reservation meets an idle line, a fast clock or somebody who was first; each costs one try and none comes back at once.
 const TRIES: u32 = 8;
 /// After this a reservation counts as failed: blocks are fetched a quarter of a second ahead, so that calls stand still for less than this.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same while the table does not answer: less than half of [`BLOCK_ALONE`], so that calls do not stand still at all.
+/// The same while the table does not answer: no more than half of [`BLOCK_ALONE`], so that calls do not stand still at all.
 const PATIENCE_ALONE: Duration = Duration::from_millis(500);
-/// How much is spent without the table before it is asked again.
-const BLOCK_ALONE: Duration = Duration::from_secs(2);
+/// How much is spent without the table before it is asked again. The line that is taken up afterwards starts so much later: by then all
+/// have asked.
+const BLOCK_ALONE: Duration = Duration::from_secs(1);
 /// The share of the limit that is used without the table, at most: there may be others that are not known yet.
 const SHARE_ALONE_MAX: f64 = 0.5;
 /// What the last reservation counts for in the share that this process has.
@@ -89,6 +94,12 @@ impl Default for Line {
             untold: None,
             end: Duration::ZERO,
         }
+    }
+}
+
+impl Line {
+    fn share_alone(&self) -> f64 {
+        self.share.clamp(0.01, SHARE_ALONE_MAX)
     }
 }
 
@@ -155,8 +166,9 @@ impl SharedBudget {
     async fn draw(&self, bucket: Bucket, want: u32, pace: Pace) -> Result<Grant> {
         let gap = pace.gap();
         let (gap_us, line) = (micros(gap).max(1), self.lines.of(bucket));
-        let step = gap_us.saturating_mul(i64::from(want));
+        let slots = gap_us.saturating_mul(i64::from(want));
         let mut afresh = None;
+        let mut skip: i64 = 0;
         for _ in 0..TRIES {
             let now = self.time();
             let idle = line.borrow().next <= now;
@@ -172,12 +184,14 @@ impl SharedBudget {
                 condition: Some(in_step.clone()),
                 ..Update::default()
             };
+            let step = slots.saturating_add(skip);
             if afresh.is_some() || idle {
+                let rest = if self.alone.get() { micros(BLOCK_ALONE) } else { 0 };
                 let before = match afresh.take() {
                     Some(next) => Condition::Equals("next", Value::N(next)),
                     None => Condition::Any(vec![Condition::Absent("next"), Condition::AtMost("next", now.into())]),
                 };
-                update.set.push(("next", now.saturating_add(step).into()));
+                update.set.push(("next", now.saturating_add(rest).saturating_add(step).into()));
                 update.condition = Some(Condition::All(vec![in_step, before]));
             } else {
                 update.add.push(("next", step));
@@ -186,7 +200,7 @@ impl SharedBudget {
             if let Some(slowdown) = untold {
                 update.set.extend([
                     ("speed_permille", permille(slowdown.speed).into()),
-                    ("peak_permille", permille(slowdown.peak).into()),
+                    ("knee_permille", permille(slowdown.knee).into()),
                     ("slowed_at", self.time_at(slowdown.at).into()),
                     ("paused_until", self.time_at(slowdown.paused_until).into()),
                 ]);
@@ -196,7 +210,7 @@ impl SharedBudget {
             match changed {
                 Changed::Yes(item) => {
                     let next = number(&item, "next").unwrap_or_default();
-                    let start = next.saturating_sub(step);
+                    let start = next.saturating_sub(slots);
                     let mut line = line.borrow_mut();
                     line.next = next;
                     if line.untold == untold {
@@ -225,6 +239,8 @@ impl SharedBudget {
                     // The fastest clock is everybody's: whoever is behind follows.
                     let behind = number(&item, "time").map_or(0, |time| time.saturating_sub(now));
                     self.ahead.set(self.ahead.get().saturating_add(behind.max(0)));
+                    // To follow is to come early, once: as many slots are left out.
+                    skip = skip.saturating_add(behind).clamp(0, SKIP_MAX_US);
                     line.borrow_mut().next = number(&item, "next").unwrap_or_default();
                 }
             }
@@ -237,7 +253,7 @@ impl SharedBudget {
         let share = |name| number(item, name).map(|permille| ratio(permille, 1_000));
         let slowdown = Slowdown {
             speed: share("speed_permille")?,
-            peak: share("peak_permille")?,
+            knee: share("knee_permille")?,
             at: self.elapsed_at(number(item, "slowed_at")?),
             paused_until: self.elapsed_at(number(item, "paused_until")?),
         };
@@ -257,10 +273,10 @@ impl SharedBudget {
     /// Slots without the table: of the share of the line that this process had, half of the limit at most.
     fn alone(&self, bucket: Bucket, pace: Pace) -> Grant {
         let mut line = self.lines.of(bucket).borrow_mut();
-        line.mine = None;
-        let share = line.share.clamp(0.01, SHARE_ALONE_MAX);
-        let gap = pace.gap().div_f64(share);
-        let start = next_slot(line.end, self.clock.elapsed(), gap);
+        let gap = pace.gap().div_f64(line.share_alone());
+        // The others' blocks, which come after ours, are spent first.
+        let end = if line.mine.take().is_some() { line.end.saturating_add(line.queue) } else { line.end };
+        let start = next_slot(end, self.clock.elapsed(), gap);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 1,000")]
         let calls = (BLOCK_ALONE.as_secs_f64() / gap.as_secs_f64()).ceil().clamp(1.0, 1_000.0) as u32;
         line.end = start.saturating_add(gap.saturating_mul(calls));
@@ -273,8 +289,9 @@ impl Budget for SharedBudget {
     /// Shorter where there is a queue: with n processes the blocks, and the wait for the next one, grow with the square root of n, and
     /// so do the writes of all together.
     fn block(&self, bucket: Bucket) -> Duration {
-        let queue = self.lines.of(bucket).borrow().queue.max(BLOCK);
-        BLOCK.mul_f64(BLOCK.as_secs_f64() / queue.as_secs_f64())
+        let block = if bucket == Bucket::Search { BLOCK_SEARCH } else { BLOCK };
+        let queue = self.lines.of(bucket).borrow().queue.max(block);
+        block.mul_f64(block.as_secs_f64() / queue.as_secs_f64())
     }
 
     /// Never fails: without the table, slots are granted at a conservative pace.

@@ -148,6 +148,8 @@ struct Outcome {
     /// Accepted calls of each process.
     accepted: Vec<u64>,
     refused: u64,
+    /// Refused calls of each second.
+    refusals: BTreeMap<u64, u64>,
     /// Accepted calls of each second.
     each_second: BTreeMap<u64, u64>,
     writes: Vec<u64>,
@@ -221,6 +223,7 @@ async fn run(case: &Case) -> Outcome {
                             *outcome.each_second.entry(clock.elapsed().as_secs()).or_default() += 1;
                         } else {
                             outcome.refused += 1;
+                            *outcome.refusals.entry(clock.elapsed().as_secs()).or_default() += 1;
                         }
                     }
                     clock.sleep(process.latency.mul_f64(0.7 + 0.6 * rng.fraction())).await;
@@ -297,18 +300,19 @@ async fn the_first_call_waits_for_one_write_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clocks_that_differ_by_300_ms_draw_next_to_no_429() {
-    for seed in 0..8 {
-        let mut case = Case::of(vec![
-            Process { skew_ms: 300, ..ALWAYS },
-            Process { skew_ms: -300, start: 2 * SECOND, ..ALWAYS },
-            ALWAYS,
-        ]);
+async fn a_clock_that_is_300_ms_off_draws_a_few_429s_once() {
+    for seed in 0..24 {
+        let skewed = |skew_ms| Process { skew_ms, start: 2 * SECOND, ..ALWAYS };
+        let mut case = Case::of(match seed % 3 {
+            0 => vec![ALWAYS, skewed(300), ALWAYS],
+            1 => vec![ALWAYS, skewed(-300), ALWAYS],
+            _ => vec![skewed(-300), skewed(300), ALWAYS],
+        });
         case.seed = seed;
         let outcome = run(&case).await;
-        println!("{seed}: {} refused {} {:?}", outcome.total(), outcome.refused, outcome.writes);
-        assert!(outcome.refused <= 1, "{outcome:?}");
-        assert!(share(outcome.total(), 60.0 * 19.0) >= 0.95, "{} {outcome:?}", outcome.total());
+        // A process that follows a faster clock comes early once: more than the margin of three slots, but not again.
+        assert!(outcome.refused <= 4, "{seed}: {outcome:?}");
+        assert!(share(outcome.total(), 60.0 * 19.0) >= 0.93, "{seed}: {} {outcome:?}", outcome.total());
     }
 }
 
@@ -327,10 +331,9 @@ async fn without_the_table_runs_go_on_at_a_conservative_pace_and_come_back() {
         case.outage = Some((20 * SECOND, 30 * SECOND, hangs));
         let outcome = run(&case).await;
         let (during, after) = (outcome.between(22, 30), outcome.between(34, 60));
-        println!("{count} {hangs}: during {during} after {after} refused {}", outcome.refused);
         assert!(outcome.refused <= 2, "{count} {hangs}: {outcome:?}");
         assert!(during >= 8 * 8, "{count} {hangs}: {during} {outcome:?}");
-        assert!(share(after, 26.0 * 19.0) >= 0.95, "{count} {hangs}: {after} {outcome:?}");
+        assert!(share(after, 26.0 * 19.0) >= 0.93, "{count} {hangs}: {after} {outcome:?}");
     }
 }
 
@@ -341,8 +344,10 @@ async fn another_app_with_30_percent_of_the_limit_draws_few_429s_and_nobody_star
         case.other = 5.7;
         case.seconds = 300;
         let outcome = run(&case).await;
-        println!("{count}: {} refused {} of {}", outcome.total(), outcome.refused, 300.0 * 13.3);
-        assert!(share(outcome.refused, 300.0 * 13.3) < 0.01, "{count}: {outcome:?}");
+        // Until the other one's share is found, within the first minute, there are some more.
+        let settled: u64 = outcome.refusals.range(60..).map(|(_, refused)| refused).sum();
+        assert!(share(settled, 240.0 * 13.3) < 0.005, "{count}: {outcome:?}");
+        assert!(share(outcome.refused, 300.0 * 13.3) < 0.02, "{count}: {outcome:?}");
         assert!(share(outcome.total(), 300.0 * 13.3) > 0.85, "{count}: {} {outcome:?}", outcome.total());
         let least = outcome.accepted.iter().min().unwrap();
         assert!(least * 2 * count as u64 > outcome.total(), "{outcome:?}");
@@ -355,7 +360,8 @@ async fn searches_are_shared_too() {
         let mut case = Case::of(vec![ALWAYS; count]);
         case.bucket = Bucket::Search;
         let outcome = run(&case).await;
-        println!("{count}: {} {:?}", outcome.refused, outcome.writes);
+        assert!(outcome.refused <= 1, "{count}: {outcome:?}");
+        assert!(outcome.writes.iter().all(|writes| *writes <= 2 * 60 + 5), "{count}: {outcome:?}");
         assert!((228..=240).contains(&outcome.total()), "{count}: {outcome:?}");
     }
 }
@@ -420,7 +426,7 @@ async fn a_429_of_one_slows_the_other_down() {
     clock.sleep(SECOND).await;
     other.reserve(Bucket::Burst, 1, pace, clock.elapsed()).await.unwrap();
     let heard = other.slowed(Bucket::Burst).unwrap();
-    assert_eq!((heard.speed, heard.at, heard.paused_until), (0.85, 100 * SECOND, 104 * SECOND));
+    assert_eq!((heard.speed, heard.at, heard.paused_until), (0.93, 100 * SECOND, 104 * SECOND));
     assert_eq!(other.slowed(Bucket::Search), None);
     // A process that starts later hears of it as it is then.
     let late = SharedBudget::new(
@@ -430,7 +436,7 @@ async fn a_429_of_one_slows_the_other_down() {
     );
     late.reserve(Bucket::Burst, 1, pace, Duration::ZERO).await.unwrap();
     let speed = late.slowed(Bucket::Burst).unwrap().speed(Duration::ZERO);
-    assert!((0.9..0.97).contains(&speed), "{speed}");
+    assert!((0.965..0.98).contains(&speed), "{speed}");
 }
 
 #[tokio::test(start_paused = true)]

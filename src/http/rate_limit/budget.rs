@@ -7,19 +7,21 @@ use jiff::Timestamp;
 
 use crate::Result;
 
-/// Each 429 takes this share of the speed, at most once in [`SLOWDOWN_EVERY`]: the answers of one moment tell one thing.
-const SLOWDOWN: f64 = 0.85;
+/// A 429 takes so much of the speed, at most once in [`SLOWDOWN_EVERY`]: the answers of one moment tell one thing.
+const SLOWDOWN: f64 = 0.8;
+/// The first one in a while takes less: it may have been chance.
+const SLOWDOWN_FIRST: f64 = 0.93;
 /// See [`SLOWDOWN`].
 const SLOWDOWN_EVERY: Duration = Duration::from_secs(2);
+/// See [`SLOWDOWN_FIRST`]: as long as it takes until the speed is what it was.
+const A_WHILE: Duration = Duration::from_secs(60);
 /// However many 429s there are: a call a second at HubSpot's usual limits, so that it is noticed when they end.
 const SPEED_MIN: f64 = 0.05;
-/// Regained per second without a 429, up to just below the speed that drew one: what one 429 took is back after a window.
+/// Regained per second without a 429, halfway back to the speed that drew it.
 const RECOVERY_PER_SECOND: f64 = 0.01;
-/// Just below: from this share of the speed that drew a 429 on, speed is regained by [`PROBE_PER_SECOND`].
-const KNEE: f64 = 0.97;
-/// Beyond the knee: whoever takes the rest of the limit is asked for it about twice a minute, and one 429 at full speed is forgotten
-/// after forty seconds.
-const PROBE_PER_SECOND: f64 = 0.001;
+/// Beyond that, per second squared: hesitant where the 429 was, bolder the longer there is none. A limit that others use too is probed
+/// about once a minute, and what a single 429 took is back after forty seconds.
+const PROBE_PER_SECOND_SQUARED: f64 = 0.000_03;
 
 /// Which limit a call counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,8 +101,8 @@ pub struct Grant {
 pub struct Slowdown {
     /// The share of the pace that was left at `at`, at most 1.
     pub speed: f64,
-    /// The speed that drew the last 429.
-    pub peak: f64,
+    /// Halfway from there to the speed that drew the 429.
+    pub knee: f64,
     /// When it was drawn.
     pub at: Duration,
     /// Nobody sends before this.
@@ -109,18 +111,17 @@ pub struct Slowdown {
 
 impl Slowdown {
     /// Full speed.
-    pub const NONE: Self = Self { speed: 1.0, peak: 1.0, at: Duration::ZERO, paused_until: Duration::ZERO };
+    pub const NONE: Self = Self { speed: 1.0, knee: 1.0, at: Duration::ZERO, paused_until: Duration::ZERO };
 
-    /// The share of the pace at `now`: quickly back to the knee, then slowly, so that a limit that others use too is probed, not
+    /// The share of the pace at `now`: quickly back to the knee, then hesitantly, so that a limit that others use too is probed, not
     /// stormed. Pure.
     pub fn speed(&self, now: Duration) -> f64 {
         let calm = now.saturating_sub(self.at).as_secs_f64();
-        let knee = (self.peak * KNEE).max(self.speed);
-        let quick = (knee - self.speed) / RECOVERY_PER_SECOND;
+        let quick = (self.knee - self.speed).max(0.0) / RECOVERY_PER_SECOND;
         let speed = if calm <= quick {
             self.speed + calm * RECOVERY_PER_SECOND
         } else {
-            knee + (calm - quick) * PROBE_PER_SECOND
+            self.knee.max(self.speed) + (calm - quick).powi(2) * PROBE_PER_SECOND_SQUARED
         };
         speed.min(1.0)
     }
@@ -133,7 +134,9 @@ impl Slowdown {
         if speed < 1.0 && now.saturating_sub(self.at) < SLOWDOWN_EVERY {
             return false;
         }
-        *self = Self { speed: (speed * SLOWDOWN).max(SPEED_MIN), peak: speed, at: now, ..*self };
+        let often = self.speed < 1.0 && now.saturating_sub(self.at) < A_WHILE;
+        let slowed = (speed * if often { SLOWDOWN } else { SLOWDOWN_FIRST }).max(SPEED_MIN);
+        *self = Self { speed: slowed, knee: f64::midpoint(slowed, speed), at: now, ..*self };
         true
     }
 

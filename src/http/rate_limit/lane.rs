@@ -140,6 +140,12 @@ impl LaneState {
         // A call that comes now and then needs no block, and others could use what it would waste.
         self.ask = if self.lost > self.granted / 4 { want / 2 } else { want.saturating_mul(2) }.max(1);
         (self.granted, self.lost) = (grant.calls, 0);
+        // Where new slots overlap with old ones (those of a time without the table), the new ones count.
+        for old in &mut self.grants {
+            while old.calls > 0 && old.start.saturating_add(old.gap.saturating_mul(old.calls - 1)) >= grant.start {
+                old.calls -= 1;
+            }
+        }
         self.grants.push_back(grant);
     }
 
