@@ -120,6 +120,8 @@ codes! {
     DAILY_LIMIT: "Nothing to do: the run continues after the account's midnight. Raise the limit in HubSpot if this happens often.";
     /// Too many rows were rejected: this is probably the wrong file.
     ABORT_IF_REJECTED: "Look at the rejects. Raise abort_if_rejected if the file is right.";
+    /// Mode `mirror` would archive more records than the brake allows.
+    MIRROR_BRAKE: "Look at the file: is it whole? If it is, raise mirror_max_archived and drop it again; no record was archived.";
     /// Another invocation holds the run.
     RUN_BUSY: "Nothing to do: the other invocation goes on with it.";
     /// Several invocations in a row made no progress.

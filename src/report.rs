@@ -227,6 +227,9 @@ pub struct Report {
     /// Records per object type, where a row holds several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub records: BTreeMap<String, Counts>,
+    /// Mode `mirror`: records that were archived because the file lacks them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<u64>,
     /// How many rejects there are of each code.
     pub rejected_by_code: BTreeMap<String, u64>,
     /// Where the rejects are; null where there are none.

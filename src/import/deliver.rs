@@ -40,6 +40,14 @@ pub(super) enum Delivered {
     Unknown,
 }
 
+/// A key as equal records have it in common.
+pub(super) fn fold(delivery: &Delivery, key: &str) -> String {
+    match &delivery.key_property {
+        Some(_) => normalize_key(&delivery.object, &delivery.key, key),
+        None => crate::record::fold_key(key),
+    }
+}
+
 impl From<Verdict> for Delivered {
     fn from(verdict: Verdict) -> Self {
         match verdict {

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::{
     batcher::{BATCH_INPUTS_MAX, Pending},
     deliver::Delivered,
+    delivered::{DeliveredIndex, Marks, keeps_index},
     is_passing,
     job::{End, Job, Loaded},
     ledger::{Ledger, RowId, Settled},
@@ -57,13 +58,16 @@ const TICK: Duration = Duration::from_millis(500);
 /// What is kept free before the deadline, so that calls in flight can land and progress can be saved: a fifth of the
 /// invocation's time, within these bounds. A call that has not landed by half of it is given up; its rows are sent again.
 const MARGIN_MIN: Duration = Duration::from_secs(1);
-const MARGIN_MAX: Duration = Duration::from_secs(20);
+pub(super) const MARGIN_MAX: Duration = Duration::from_secs(20);
 
 /// Associations of one call. HubSpot takes 2,000; half of it keeps what is sent again after a kill small.
 const PAIRS_PER_CALL: usize = 1_000;
 
 /// Association calls at once: they have a limit of their own, and a thousand pairs each.
 const PAIR_CALLS_MAX: usize = 2;
+
+/// Shortest time between two checkpoints of an import that keeps an index.
+const SAVE_EVERY_WITH_INDEX: Duration = Duration::from_millis(250);
 
 /// Time between two tries to save what could not be saved.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
@@ -76,6 +80,7 @@ enum Landed {
 struct Saved {
     position: FilePosition,
     rejects: LogState,
+    index: Option<LogState>,
     first_row: u64,
 }
 
@@ -220,10 +225,9 @@ impl Flow<'_> {
                 match saved {
                     Ok(saved) => {
                         self.last_saved = self.job.env.clock.elapsed();
-                        self.saved_position = saved.position;
-                        self.job.rejects.saved(saved.rejects.clone());
-                        self.job.progress.rejects = saved.rejects;
-                        self.unsaved.retain(|row| *row >= saved.first_row);
+                        let first_row = saved.first_row;
+                        self.claim(saved);
+                        self.unsaved.retain(|row| *row >= first_row);
                         self.tell(source);
                     }
                     Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
@@ -307,12 +311,14 @@ impl Flow<'_> {
     fn take(&mut self, row: Row) {
         let end = FilePosition { byte: row.after.byte, line: row.after.line - 1 };
         let lanes = self.loaded.lanes.len();
-        let reject = |ledger: &mut Ledger, cells, reason| {
+        let reject = |ledger: &mut Ledger, cells, marks, reason| {
             let id = ledger.open(row.line, end, cells, 1, lanes);
+            ledger.mark(id, marks);
             ledger.settle(id, RowOutcome::Rejected, Some(reason));
         };
+        let delivered = &mut self.job.delivered;
         if let Some(reason) = row.fault {
-            return reject(&mut self.ledger, row.cells, reason);
+            return reject(&mut self.ledger, row.cells, Marks::default(), reason);
         }
         let mut inputs: Vec<Option<Input>> = Vec::with_capacity(lanes);
         for (index, lane) in self.loaded.lanes.iter().enumerate() {
@@ -320,13 +326,27 @@ impl Flow<'_> {
                 Ok(input) => inputs.push(Some(lane.delivery.with_own_key(input))),
                 // A row need not hold all of its records, but it must hold the first.
                 Err(_) if index > 0 && lane.mapping.is_blank(&row.cells) => inputs.push(None),
-                Err(reason) => return reject(&mut self.ledger, row.cells, reason),
+                Err(reason) => {
+                    let first = self.loaded.lanes.first();
+                    let marks = delivered
+                        .as_mut()
+                        .zip(first)
+                        .map(|(delivered, lane)| delivered.judge_rejected(lane, &row.cells));
+                    return reject(&mut self.ledger, row.cells, marks.unwrap_or_default(), reason);
+                }
             }
+        }
+        let marks = delivered.as_mut().map(|delivered| delivered.judge(&inputs)).unwrap_or_default();
+        if marks.skipped {
+            let id = self.ledger.open(row.line, end, row.cells, 1, lanes);
+            self.ledger.mark(id, marks);
+            return self.ledger.settle(id, RowOutcome::Unchanged, None);
         }
         let present = |lane: usize| inputs.get(lane).is_some_and(Option::is_some);
         let links = self.loaded.links.iter().filter(|link| present(link.from) && present(link.to)).count();
         let waiting = inputs.iter().flatten().count() + links;
         let id = self.ledger.open(row.line, end, row.cells, waiting, lanes);
+        self.ledger.mark(id, marks);
         for (lane, input) in self.loaded.lanes.iter_mut().zip(inputs) {
             if let Some(input) = input {
                 lane.batcher.add(id, input);
@@ -516,6 +536,9 @@ impl Flow<'_> {
                 progress.records.entry(lane.object.as_str().to_owned()).or_default().add(outcome);
             }
         }
+        if let Some(delivered) = &mut self.job.delivered {
+            delivered.remember(&settled.marks, settled.outcome);
+        }
         if let Some(reason) = settled.reason {
             if settled.outcome == RowOutcome::Rejected {
                 *progress.rejected_by_code.entry(reason.code.to_string()).or_default() += 1;
@@ -546,6 +569,10 @@ impl Flow<'_> {
         let due = now.saturating_sub(self.last_save) >= RENEW_AFTER;
         // A file that nothing was sent of has nothing to lose: its rejects are found again.
         let moved = self.job.progress.position > self.saved_position && self.permits > 0;
+        // The index's tail is written anew at each checkpoint: not for every batch.
+        if keeps_index(&self.job.import) && !due && now.saturating_sub(self.last_save) < SAVE_EVERY_WITH_INDEX {
+            return;
+        }
         if moved || due || self.job.rejects.has_full_chunk() {
             self.last_save = now;
             self.saving = Some(self.save());
@@ -557,14 +584,37 @@ impl Flow<'_> {
         let (runs, lease, deadline, objects) =
             (self.job.runs.clone(), self.job.lease.clone(), self.job.deadline, self.job.env.objects.clone());
         let rejects = self.job.rejects.unsaved();
-        let progress = Progress { rejects: rejects.state.clone(), ..self.job.progress.clone() };
+        let index = self.job.delivered.as_ref().map(DeliveredIndex::unsaved);
+        let mut progress = Progress { rejects: rejects.state.clone(), ..self.job.progress.clone() };
+        if let Some(index) = &index {
+            progress.index = index.state.clone();
+        }
         let moved = progress.position > self.saved_position;
         let first_row = self.ledger.first();
         Box::pin(async move {
             rejects.write(&*objects).await?;
+            if let Some(index) = &index {
+                index.write(&*objects).await?;
+            }
             runs.checkpoint(&lease, deadline, &progress.position, &progress, moved).await?;
-            Ok(Saved { position: progress.position, rejects: rejects.state, first_row })
+            Ok(Saved {
+                position: progress.position,
+                rejects: rejects.state,
+                index: index.map(|index| index.state),
+                first_row,
+            })
         })
+    }
+
+    /// Takes note of what a checkpoint claims.
+    fn claim(&mut self, saved: Saved) {
+        self.saved_position = saved.position;
+        self.job.rejects.saved(saved.rejects.clone());
+        self.job.progress.rejects = saved.rejects;
+        if let (Some(delivered), Some(state)) = (&mut self.job.delivered, saved.index) {
+            delivered.log.saved(state.clone());
+            self.job.progress.index = state;
+        }
     }
 
     /// Saves what is accounted for and not saved yet.
@@ -577,8 +627,7 @@ impl Flow<'_> {
                     result => break result?,
                 }
             };
-            self.job.rejects.saved(saved.rejects.clone());
-            self.job.progress.rejects = saved.rejects;
+            self.claim(saved);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::{
 use super::{
     batcher::Batcher,
     deliver::Delivery,
+    delivered::{DeliveredIndex, Mirrored},
     flow,
     ledger::RowId,
     log::Log,
@@ -22,7 +23,7 @@ use crate::{
     app::Env,
     clock::Deadline,
     codes,
-    config::{Compression, Format, Import},
+    config::{Compression, Format, Import, Mode},
     csv::{
         Cells,
         dialect::{self, COLUMNS_MAX, Dialect, Hints},
@@ -31,7 +32,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     hubspot::{account::Account, associations::AssociationType, model::ObjectSchema, properties::SchemaParts},
     mapping::{self, Detected, Mapping, MappingSpec, Problem},
-    objects::{Location, ObjectVersion},
+    objects::ObjectVersion,
     record::{ObjectType, PropertyName},
     report::{Calls, FilePosition},
     state::runs::{Lease, Runs},
@@ -47,6 +48,9 @@ const SAMPLE_BYTES: usize = 512 * 1024;
 pub(super) enum End {
     /// Every row is accounted for.
     Complete,
+    /// Every row is accounted for, but what the file lacks was not archived: that many of so many records, which is more than the brake
+    /// allows; or it is not certain what the file lacks.
+    NotMirrored(Option<(u64, u64)>),
     /// The deadline is near.
     Deadline,
     /// Too many rejects.
@@ -103,6 +107,9 @@ pub(super) struct Job {
     pub(super) progress: Progress,
     pub(super) rejects: Log,
     pub(super) ignored_columns: Vec<String>,
+    /// What a reader of the report should know besides.
+    pub(super) notes: Vec<String>,
+    pub(super) delivered: Option<DeliveredIndex>,
     /// Calls and writes of this invocation that `progress` does not count yet are measured from these.
     pub(super) baseline: Baseline,
 }
@@ -119,6 +126,7 @@ pub(super) struct Baseline {
 impl Job {
     /// Works on the run until it ends or has to stop. Progress is saved when this returns, unless the lease was lost.
     pub(super) async fn work(&mut self) -> Result<End> {
+        let fresh = self.progress == Progress::default();
         let mut source = Source::new(
             self.env.objects.clone(),
             self.object.clone(),
@@ -134,7 +142,24 @@ impl Job {
             Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
             Err(error) => return Ok(End::Failed(error.context(&self.object.location))),
         };
-        flow::run(self, &mut source, &mut loaded).await
+        if let Err(error) = self.begin_index(&loaded.lanes, fresh).await {
+            return if error.kind() == ErrorKind::Fenced { Err(error) } else { Ok(End::Failed(error)) };
+        }
+        let end = flow::run(self, &mut source, &mut loaded).await?;
+        match (&end, loaded.lanes.first()) {
+            (End::Complete, Some(lane)) if self.import.mode == Mode::Mirror => match self.mirror(lane).await {
+                Ok(Mirrored::Done) => Ok(end),
+                Ok(Mirrored::Deadline) => Ok(End::Deadline),
+                Ok(Mirrored::Uncertain(note)) => {
+                    self.notes.push(note);
+                    Ok(End::NotMirrored(None))
+                }
+                Ok(Mirrored::Braked(missing)) => Ok(End::NotMirrored(Some((missing.count, missing.known)))),
+                Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
+                Err(error) => Ok(End::Failed(error)),
+            },
+            _ => Ok(end),
+        }
     }
 
     fn file_compression(&self) -> Option<Compression> {
@@ -201,6 +226,9 @@ impl Job {
         let sample: Vec<Cells> =
             read_ahead.iter().filter(|row| row.fault.is_none()).map(|row| row.cells.clone()).collect();
         let detected = mapping::detect(&columns.header, &sample);
+        if self.import.create_properties {
+            self.create_missing(&columns, loading.dialect.as_ref(), &names, source.compression()).await?;
+        }
         let lanes = self.lanes(&columns.header, &detected).await?;
         self.progress.file =
             Some(File { compression: source.compression(), dialect: loading.dialect, columns: names, detected });
@@ -280,7 +308,6 @@ impl Job {
     }
 
     fn delivery(&self, record: &RecordSpec<'_>, mapping: &Mapping, key_property: Option<PropertyName>) -> Delivery {
-        let folder = format!("state/import/{}/{}/", self.import.name, self.lease.run_id);
         Delivery {
             account: self.account.clone(),
             objects: self.env.objects.clone(),
@@ -290,7 +317,7 @@ impl Job {
             key_property,
             mode: self.import.mode,
             fill_if_empty: mapping.fill_if_empty().to_vec(),
-            before_images: self.import.before_images.then(|| Location::new(&self.object.location.bucket, folder)),
+            before_images: self.import.before_images.then(|| self.state_folder()),
             started_at: self.started_at,
         }
     }
@@ -451,14 +478,14 @@ pub(super) fn calls_of(account: &Account) -> Calls {
 }
 
 /// One of a row's records, as configured.
-struct RecordSpec<'a> {
-    object: ObjectType,
-    key: Option<String>,
-    columns: Option<&'a BTreeMap<String, crate::config::ColumnRule>>,
+pub(super) struct RecordSpec<'a> {
+    pub(super) object: ObjectType,
+    pub(super) key: Option<String>,
+    pub(super) columns: Option<&'a BTreeMap<String, crate::config::ColumnRule>>,
 }
 
 /// The records that a row of this import holds.
-fn record_specs(import: &Import) -> Result<Vec<RecordSpec<'_>>> {
+pub(super) fn record_specs(import: &Import) -> Result<Vec<RecordSpec<'_>>> {
     if !import.records.is_empty() {
         return Ok(import
             .records
@@ -479,7 +506,7 @@ fn record_specs(import: &Import) -> Result<Vec<RecordSpec<'_>>> {
 }
 
 /// A column's or property's name without regard to case, spaces and underscores.
-fn normal(name: &str) -> String {
+pub(super) fn normal(name: &str) -> String {
     name.chars().filter(|c| !c.is_whitespace() && *c != '_').flat_map(char::to_lowercase).collect()
 }
 

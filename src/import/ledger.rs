@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use super::delivered::Marks;
 use crate::{
     csv::Cells,
     record::Reason,
@@ -43,17 +44,8 @@ struct Entry {
     reason: Option<Reason>,
     /// One per record that a row can hold, where it can hold several; else empty.
     records: Vec<RecordState>,
-    /// What the delivered index is to remember of the row, once it is delivered.
-    mark: Option<Mark>,
-}
-
-/// A record's identity and contents as hashes, for the delivered index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
-    /// Of the folded key.
-    pub key: u64,
-    /// Of the properties.
-    pub row: u64,
+    /// What the delivered index is to remember of the row.
+    marks: Marks,
 }
 
 /// A row that is accounted for, and all rows before it.
@@ -72,7 +64,7 @@ pub struct Settled {
     /// What became of its records, where it can hold several.
     pub records: Vec<RecordState>,
     /// What the delivered index is to remember of it.
-    pub mark: Option<Mark>,
+    pub(super) marks: Marks,
 }
 
 /// The rows between the first one that is not accounted for and the last one read.
@@ -89,14 +81,23 @@ impl Ledger {
         let id = RowId(self.first + self.rows.len() as u64);
         self.bytes += cells.bytes();
         let records = if lanes > 1 { vec![RecordState::default(); lanes] } else { Vec::new() };
-        self.rows.push_back(Entry { line, end, cells, waiting, outcome: None, reason: None, records, mark: None });
+        self.rows.push_back(Entry {
+            line,
+            end,
+            cells,
+            waiting,
+            outcome: None,
+            reason: None,
+            records,
+            marks: Marks::default(),
+        });
         id
     }
 
     /// Sets what the delivered index is to remember of the row.
-    pub fn mark(&mut self, row: RowId, mark: Mark) {
+    pub(super) fn mark(&mut self, row: RowId, marks: Marks) {
         if let Some(entry) = self.entry(row) {
-            entry.mark = Some(mark);
+            entry.marks = marks;
         }
     }
 
@@ -166,7 +167,7 @@ impl Ledger {
             outcome: entry.outcome?,
             reason: entry.reason,
             records: entry.records,
-            mark: entry.mark,
+            marks: entry.marks,
         })
     }
 

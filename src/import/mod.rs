@@ -6,7 +6,9 @@
 //! ```
 
 pub mod batcher;
+mod create;
 mod deliver;
+mod delivered;
 mod flow;
 pub mod index;
 mod job;
@@ -21,6 +23,7 @@ use std::{rc::Rc, time::Duration};
 use bytes::Bytes;
 
 use self::{
+    index::Ending,
     job::{Baseline, End, Job},
     log::Log,
     progress::Progress,
@@ -30,7 +33,7 @@ use crate::{
     app::{Answer, App, Env},
     clock::{Deadline, run_id},
     codes,
-    config::Import,
+    config::{Import, Mode},
     error::{Error, ErrorKind, Result},
     event::{SourceObject, normalised},
     hubspot::account::Account,
@@ -219,6 +222,7 @@ fn blank_report(
         account: account.to_owned(),
         source,
         rows: Counts::default(),
+        archived: None,
         records: Default::default(),
         rejected_by_code: Default::default(),
         rejects: None,
@@ -319,6 +323,8 @@ async fn on_lease(
         progress: std::mem::take(&mut progress),
         rejects,
         ignored_columns: Vec::new(),
+        notes: Vec::new(),
+        delivered: None,
         baseline,
     };
     let end = match end {
@@ -357,16 +363,24 @@ async fn older_stopped(job: &Job, older: Option<&str>) -> Result<bool> {
 async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report> {
     let env = app.env();
     let now = env.clock.now();
+    let not_mirrored = matches!(end, End::NotMirrored(_));
+    let nothing_written = matches!(end, End::Invalid(_));
     let (outcome, error) = match end {
-        End::Complete if !job.progress.rows.add_up() => {
+        End::Complete | End::NotMirrored(_) if !job.progress.rows.add_up() => {
             let error = Error::new(ErrorKind::Corrupt, codes::ACCOUNTING, "read rows and accounted-for rows differ");
             (Outcome::Failed, Some(error))
         }
-        End::Complete if job.progress.rows.deferred > 0 => {
+        End::Complete | End::NotMirrored(_) if job.progress.rows.deferred > 0 => {
             let message = format!("HubSpot gave no verdict on {} rows", job.progress.rows.deferred);
             (Outcome::Failed, Some(Error::new(ErrorKind::Unknown, codes::ROWS_DEFERRED, message)))
         }
-        End::Complete => (Outcome::Done, None),
+        End::Complete | End::NotMirrored(None) => (Outcome::Done, None),
+        End::NotMirrored(Some((missing, known))) => {
+            let message = format!(
+                "the file lacks {missing} of the {known} records that were delivered before; no record was archived"
+            );
+            (Outcome::Aborted, Some(Error::invalid(codes::MIRROR_BRAKE, message)))
+        }
         End::Deadline => (Outcome::Yielded, None),
         End::Aborted => {
             let rows = job.progress.rows;
@@ -396,6 +410,16 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
         let head = columns.as_ref().map(Columns::rejects_head).unwrap_or_default();
         patiently(&**env, async || job.rejects.join(&rejects_at, &head, media_type).await).await?;
     }
+    if outcome.is_final() {
+        let all_rows = job.progress.rows.add_up() && matches!(outcome, Outcome::Done | Outcome::Aborted);
+        job.end_index(match outcome {
+            _ if nothing_written => None,
+            Outcome::Done if !not_mirrored => Some(Ending::Delivered),
+            _ if not_mirrored && all_rows => Some(Ending::NotArchived),
+            _ => Some(Ending::CutShort),
+        })
+        .await;
+    }
     job.count_costs();
     let progress = &job.progress;
     let mut source = source_of(&run.source);
@@ -413,6 +437,8 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
     report.rejects = (outcome.is_final() && any_rejects).then(|| rejects_at.to_string());
     report.ignored_columns.clone_from(&job.ignored_columns);
     report.calls = progress.calls;
+    report.archived = (job.import.mode == Mode::Mirror).then_some(progress.archived);
+    report.notes.clone_from(&job.notes);
     report.limit_use_percent = progress.limit_use_percent();
     report.position = progress.position;
     report.invocations = u64::try_from(job.lease.invocations).unwrap_or_default();
@@ -433,8 +459,15 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
     if outcome.is_final() {
         patiently(&**env, async || app.runs().finish(&job.lease, &report).await).await?;
         // Nothing points to the chunks any more; should this fail, a lifecycle rule removes them.
-        if let Err(error) = job.rejects.remove().await {
-            tracing::warn!(run_id = run.run_id, error = %error, "the rejects' working files could not be removed");
+        let removed = async {
+            job.rejects.remove().await?;
+            match &job.delivered {
+                Some(delivered) => delivered.log.remove().await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(run_id = run.run_id, error = %error, "working files could not be removed");
         }
     } else {
         hand_over(app, &job.account, &job.lease, error.as_ref()).await?;

@@ -28,6 +28,12 @@ pub struct Progress {
     pub rejected_by_code: BTreeMap<String, u64>,
     /// Their lines.
     pub rejects: LogState,
+    /// What the delivered index is made from.
+    pub index: LogState,
+    /// Mode `mirror`: records archived because the file lacks them, and how far the list of all records was read for it.
+    pub archived: u64,
+    /// See `archived`.
+    pub mirror_after: Option<String>,
     /// Calls to HubSpot, by all invocations.
     pub calls: Calls,
     /// Calls that could have been made under the burst limit while there was something to send.
@@ -45,7 +51,7 @@ pub struct Progress {
 impl Progress {
     /// Share of the burst limit that was used; none if nothing was sent.
     pub fn limit_use_percent(&self) -> Option<f64> {
-        (self.calls_possible > 0.0).then(|| (self.calls_made / self.calls_possible * 1_000.0).round() / 10.0)
+        (self.calls_possible > 0.0).then(|| (self.calls_made / self.calls_possible * 1_000.0).round().min(1_000.0) / 10.0)
     }
 }
 

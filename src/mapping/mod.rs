@@ -217,6 +217,16 @@ impl Mapping {
         Ok(Input { key: key.unwrap_or_default(), properties })
     }
 
+    /// The row's key as it would be sent, even where the rest of the row cannot be mapped.
+    pub fn key_of(&self, cells: &Cells) -> Option<String> {
+        let column = self.columns.iter().find(|column| matches!(column.role, Role::Key | Role::RecordId))?;
+        let cell = column.translated(cells.get(column.index).unwrap_or_default().trim());
+        if cell.is_empty() {
+            return None;
+        }
+        column.converter.convert(cell, None).ok().map(Cow::into_owned)
+    }
+
     /// Whether the row says nothing about this record: all of its cells are blank.
     pub fn is_blank(&self, cells: &Cells) -> bool {
         self.columns.iter().all(|column| cells.get(column.index).is_none_or(|cell| cell.trim().is_empty()))

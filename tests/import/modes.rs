@@ -209,3 +209,79 @@ async fn the_daily_limit_makes_the_run_yield_until_the_accounts_midnight() {
             .is_empty()
     );
 }
+
+fn people(range: std::ops::Range<u32>, name: impl Fn(u32) -> String) -> String {
+    let mut file = String::from("email,firstname\n");
+    for number in range {
+        file.push_str(&format!("person{number}@example.com,{}\n", name(number)));
+    }
+    file
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_delivered_again_with_one_percent_changed_costs_one_percent_of_the_calls() {
+    let world = World::new(&contacts("skip_unchanged: true"));
+    let first = world.import("incoming/contacts/monday.csv", people(0..10_000, |_| "Same".to_owned())).await;
+    assert_eq!((first.outcome, first.rows.created), (Outcome::Done, 10_000), "{first:?}");
+    let changed = |number: u32| if number % 100 == 0 { "Changed".to_owned() } else { "Same".to_owned() };
+    let before = world.portal.borrow().log().iter().filter(|call| call.path.contains("batch/upsert")).count();
+    let second = world.import("incoming/contacts/tuesday.csv", people(0..10_000, changed)).await;
+    // Keys share bits of memory, so that a few unchanged rows may be sent with the changed ones.
+    assert!((100..=112).contains(&second.rows.updated), "{second:?}");
+    assert_eq!(second.rows.unchanged + second.rows.updated, 10_000);
+    let after = world.portal.borrow().log().iter().filter(|call| call.path.contains("batch/upsert")).count();
+    assert!(after - before <= 2, "{} calls", after - before);
+    assert_eq!(world.contact("person100@example.com", "firstname").as_deref(), Some("Changed"));
+    // A third time, all the same.
+    let third = world.import("incoming/contacts/wednesday.csv", people(0..10_000, changed)).await;
+    assert_eq!((third.outcome, third.rows.unchanged), (Outcome::Done, 10_000), "{third:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_was_rejected_is_sent_again_although_nothing_changed() {
+    let world = World::new(&contacts("skip_unchanged: true"));
+    let file = "email,firstname\na@x.io,A\nb@blocked.io,B\n";
+    world.portal.borrow_mut().configure(|settings| settings.required_properties = Default::default());
+    world.portal.borrow_mut().add_fault(Fault::nth("batch/upsert", 1, What::EmptyResults));
+    let first = world.import("incoming/contacts/a.csv", file).await;
+    assert_eq!((first.outcome, first.rows.created), (Outcome::Done, 2), "{first:?}");
+    let rejected = world.import("incoming/contacts/b.csv", "email,firstname\na@x.io,A\nbroken,B\n").await;
+    assert_eq!((rejected.rows.unchanged, rejected.rows.rejected), (1, 1), "{rejected:?}");
+    // `b` was not in the last file, so that it is not known to be delivered.
+    let third = world.import("incoming/contacts/c.csv", file).await;
+    assert_eq!((third.rows.unchanged, third.rows.updated), (1, 1), "{third:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn mirror_archives_what_the_file_lacks_and_stops_at_the_brake() {
+    let world = World::new(&contacts("mode: mirror"));
+    world.portal.borrow_mut().seed_record(world.clock.now(), "contacts", &[("email", "not-ours@x.io")]);
+    let first = world.import("incoming/contacts/1.csv", people(0..200, |_| "P".to_owned())).await;
+    assert_eq!((first.outcome, first.archived), (Outcome::Done, Some(0)), "{first:?}");
+    // 5 of 200 are missing: within the brake of 5 %.
+    let second = world.import("incoming/contacts/2.csv", people(5..200, |_| "P".to_owned())).await;
+    assert_eq!((second.outcome, second.archived), (Outcome::Done, Some(5)), "{second:?}");
+    assert_eq!(world.portal.borrow().record_count("contacts"), 196);
+    assert_eq!(world.contact("person3@example.com", "email"), None);
+    assert!(world.contact("not-ours@x.io", "email").is_some(), "what the import did not write is left alone");
+    // A file that lost its second half is stopped, and nothing is archived.
+    let third = world.import("incoming/contacts/3.csv", people(5..100, |_| "P".to_owned())).await;
+    assert_eq!((third.outcome, third.error.as_ref().unwrap().code.as_str()), (Outcome::Aborted, "MIRROR_BRAKE"));
+    assert_eq!(third.rows.read, 95);
+    assert_eq!(world.portal.borrow().record_count("contacts"), 196);
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_properties_are_created_on_request_with_types_of_the_whole_column() {
+    let world = World::new(&contacts("create_properties: true"));
+    let mut file = String::from("email,Shoe Size,Joined On,Nickname\n");
+    for number in 0..5_000 {
+        file.push_str(&format!("p{number}@x.io,{},2024-01-{:02},nick{number}\n", number % 50, number % 28 + 1));
+    }
+    let report = world.import("incoming/contacts/a.csv", file).await;
+    assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 5_000), "{report:?}");
+    assert_eq!(report.notes.len(), 3, "{:?}", report.notes);
+    assert_eq!(world.contact("p7@x.io", "shoe_size").as_deref(), Some("7"));
+    assert_eq!(world.contact("p7@x.io", "joined_on").as_deref(), Some("2024-01-08"));
+    assert_eq!(world.contact("p7@x.io", "nickname").as_deref(), Some("nick7"));
+}

@@ -222,6 +222,13 @@ impl Index {
         Verdict::Changed
     }
 
+    /// The input is sent although it is unchanged, along with others of its row: all later rows of its key will be, too.
+    pub fn touch(&mut self, mark: Mark) {
+        if !self.rows.is_empty() {
+            self.note_sent(mark.key);
+        }
+    }
+
     /// Rows that can be told unchanged.
     pub fn rows(&self) -> usize {
         self.rows.len()
