@@ -359,14 +359,40 @@ impl Process {
     pub async fn invoke(&self, event: LambdaEvent<Value>) -> std::result::Result<Answer, Diagnostic> {
         let (payload, context) = event.into_parts();
         self.env.memory_mb.set(u32::try_from(context.env_config.memory).unwrap_or(0));
-        let deadline = Deadline {
-            at: jiff::Timestamp::from_millisecond(i64::try_from(context.deadline).unwrap_or(i64::MAX))
-                .unwrap_or(jiff::Timestamp::MAX),
-        };
+        let deadline = deadline(context.deadline, self.env.clock.now());
         let result = async { self.app().await?.handle(payload, deadline, &context.request_id).await }.await;
         result.map_err(|error| {
             tracing::error!(error_code = %error.code(), hint = error.hint(), "{error:?}");
             Diagnostic::from(error)
         })
+    }
+}
+
+/// When the invocation must have ended, by what the Runtime API says in milliseconds since 1970.
+///
+/// `cargo lambda watch` gives the time-out itself instead (600,000 for ten minutes): a moment on the first day of 1970 is
+/// taken for what it means, a duration from now.
+fn deadline(ms: u64, now: jiff::Timestamp) -> Deadline {
+    const DAY_MS: u64 = 86_400_000;
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    let at = match ms.unsigned_abs() {
+        0..DAY_MS => now.as_millisecond().saturating_add(ms),
+        _ => ms,
+    };
+    Deadline { at: jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_a_moment_or_as_cargo_lambda_gives_it_a_duration() {
+        let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
+        let seconds = |ms| deadline(ms, now).at.as_second() - now.as_second();
+        assert_eq!(seconds(1_790_000_900_000), 900);
+        assert_eq!(seconds(1_789_999_999_000), -1, "one that has passed has passed");
+        assert_eq!(seconds(600_000), 600);
+        assert_eq!(deadline(u64::MAX, now).at, jiff::Timestamp::MAX);
     }
 }

@@ -63,7 +63,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options, terminal: bool) -> Result<u8> {
     let ports = Ports::bind()?;
     let folder = world::folder()?;
-    ports.enter(&folder);
+    ports.enter(&folder)?;
     // From here on there may be threads.
     let variables = ports.environment();
     let environment = Environment::read();

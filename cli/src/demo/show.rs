@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     io::{self, Write as _},
     path::Path,
     time::Duration,
@@ -26,7 +27,7 @@ use super::{
 /// Columns of text.
 const WIDTH: usize = 80;
 /// Kinds of rejects that are shown, one of each.
-const KINDS_MAX: usize = 8;
+const KINDS_MAX: usize = 10;
 /// How often a plain progress line is printed.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 /// The account's limit: 190 calls in 10 seconds.
@@ -97,7 +98,7 @@ impl Screen {
 
     pub(crate) fn opening(&self, hubspot_url: &str, contacts: usize) -> Result<()> {
         self.line("hubferry demo: a CSV lands in S3 and is found in HubSpot.")?;
-        self.line("HubSpot and AWS are simulated in this process, on 127.0.0.1; the function is real.")?;
+        self.line("HubSpot and AWS are simulated here, on 127.0.0.1; the function is the real one.")?;
         self.line("")?;
         self.line(&format!(
             "  HubSpot   {hubspot_url}, {} contacts; it allows 190 calls in 10 s",
@@ -164,7 +165,7 @@ impl Screen {
             self.wrapped("           -> ", &reject.hint)?;
         }
         if kinds > KINDS_MAX {
-            self.line(&format!("  and {} codes more", kinds - KINDS_MAX))?;
+            self.line(&format!("  and {} more", kinds - KINDS_MAX))?;
         }
         Ok(())
     }
@@ -267,7 +268,7 @@ fn samples(file: &File) -> Vec<(&Row, &'static str)> {
     let full = |row: &&Row| row.cells.iter().take(9).filter(|cell| !cell.is_empty()).count() >= 8;
     let converted = |row: &&Row| {
         let has = |at: usize, mark: char| row.cells.get(at).is_some_and(|cell| cell.contains(mark));
-        has(5, '/') && has(6, ',')
+        has(3, ' ') && has(5, '/') && has(6, ',')
     };
     let created = file.rows.iter().filter(alone).filter(|row| !known(row));
     let created = created.clone().find(|row| full(row) && converted(row)).or_else(|| created.clone().next());
@@ -351,6 +352,8 @@ pub(crate) struct Progress {
     rows: u64,
     plain: bool,
     started: Cell<Option<Duration>>,
+    /// When the first rows were accounted for, rows and calls then: before, the function only woke up and looked round.
+    first: Cell<Option<(Duration, u64, u64)>>,
     told: Cell<Duration>,
     bar: RefCell<Option<ProgressBar>>,
     silent: bool,
@@ -365,6 +368,7 @@ impl Progress {
             rows,
             plain,
             started: Cell::new(None),
+            first: Cell::new(None),
             told: Cell::new(Duration::ZERO),
             bar: RefCell::new(None),
             silent: style == Style::Silent,
@@ -388,9 +392,11 @@ impl Progress {
 
     /// What the run tells.
     pub(crate) fn update(&self, update: &Update) {
-        let Some(started) = self.started.get() else { return };
+        if self.started.get().is_none() {
+            return;
+        }
         let now = self.clock.elapsed();
-        let text = self.text(update, now.saturating_sub(started));
+        let text = self.text(update, now);
         if let Some(bar) = &*self.bar.borrow() {
             bar.set_position(update.rows.read.min(self.rows));
             bar.set_message(text);
@@ -400,19 +406,25 @@ impl Progress {
         }
     }
 
-    fn text(&self, update: &Update, elapsed: Duration) -> String {
-        let seconds = elapsed.as_secs_f64().max(0.001);
-        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-        let (rate, used, left) = {
-            let rate = update.rows.read as f64 / seconds;
-            let used = (update.calls.total as f64 / seconds / CALLS_PER_SECOND * 100.0).min(100.0);
-            (rate, used, self.rows.saturating_sub(update.rows.read) as f64 / rate.max(1.0))
+    fn text(&self, update: &Update, now: Duration) -> String {
+        let rows = update.rows.read;
+        let mut text = format!("{} of {} rows", grouped(rows), grouped(self.rows));
+        let Some((since, rows_then, calls_then)) = self.first.get() else {
+            self.first.set(Some((now, rows, update.calls.total)));
+            return text;
         };
-        format!(
-            "{} of {} rows, {rate:.0}/s, limit {used:.0} %, {left:.0} s left",
-            grouped(update.rows.read),
-            grouped(self.rows)
-        )
+        let seconds = now.saturating_sub(since).as_secs_f64();
+        if seconds <= 0.0 || rows <= rows_then {
+            return text;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let rate = (rows - rows_then) as f64 / seconds;
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let used = update.calls.total.saturating_sub(calls_then) as f64 / seconds / CALLS_PER_SECOND;
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let left = self.rows.saturating_sub(rows) as f64 / rate;
+        let _ = write!(text, ", {rate:.0} a second, limit {:.0} %, {left:.0} s left", used.min(1.0) * 100.0);
+        text
     }
 
     /// The run is over.
@@ -462,17 +474,17 @@ mod tests {
     #[test]
     fn a_progress_line_says_rows_rate_limit_and_time_left() {
         let progress = Progress::new(10_000, Style::Plain, false);
-        let mut update = Update {
+        let update = |read, total| Update {
             run_id: "r".to_owned(),
-            rows: hubferry::report::Counts { read: 5_000, ..Default::default() },
+            rows: hubferry::report::Counts { read, ..Default::default() },
             bytes_read: 1,
             bytes_total: 2,
-            calls: hubferry::report::Calls { total: 38, ..Default::default() },
+            calls: hubferry::report::Calls { total, ..Default::default() },
             in_flight: 3,
         };
-        let text = progress.text(&update, Duration::from_secs(2));
-        assert_eq!(text, "5,000 of 10,000 rows, 2500/s, limit 100 %, 2 s left");
-        update.rows.read = 0;
-        assert!(progress.text(&update, Duration::ZERO).contains("0 of 10,000"), "no division by nothing");
+        let text = |read, total, seconds| progress.text(&update(read, total), Duration::from_secs(seconds));
+        assert_eq!(text(1_000, 14, 3), "1,000 of 10,000 rows", "a rate needs two looks");
+        assert_eq!(text(1_000, 14, 3), "1,000 of 10,000 rows", "no division by nothing");
+        assert_eq!(text(5_000, 52, 5), "5,000 of 10,000 rows, 2000 a second, limit 100 %, 2 s left");
     }
 }

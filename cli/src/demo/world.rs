@@ -99,9 +99,14 @@ impl Ports {
     }
 
     /// Makes this process the function's: what Lambda puts into the environment, and nothing of the machine's own AWS set-up.
-    pub(crate) fn enter(&self, folder: &Path) {
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(crate) fn enter(&self, folder: &Path) -> Result<()> {
         let mut all = self.environment();
-        let none = folder.join("no-such-file").display().to_string();
+        let empty = folder.join("no-aws-settings");
+        fs::write(&empty, "").with_context(|| format!("{} cannot be written", empty.display()))?;
+        let empty = empty.display().to_string();
         for (name, value) in [
             ("AWS_LAMBDA_RUNTIME_API", self.addresses.of(Service::Lambda).to_string()),
             ("AWS_LAMBDA_FUNCTION_NAME", FUNCTION.to_owned()),
@@ -109,14 +114,15 @@ impl Ports {
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", FUNCTION_MEMORY_MB.to_owned()),
             ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{FUNCTION}")),
             ("AWS_LAMBDA_LOG_STREAM_NAME", "demo".to_owned()),
-            ("AWS_CONFIG_FILE", none.clone()),
-            ("AWS_SHARED_CREDENTIALS_FILE", none),
+            ("AWS_CONFIG_FILE", empty.clone()),
+            ("AWS_SHARED_CREDENTIALS_FILE", empty),
             ("NO_PROXY", "127.0.0.1".to_owned()),
             ("no_proxy", "127.0.0.1".to_owned()),
         ] {
             all.push((name.to_owned(), value));
         }
         set_environment(&all);
+        Ok(())
     }
 }
 
