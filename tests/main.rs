@@ -2,5 +2,6 @@
 
 mod contract;
 mod import;
+mod process;
 mod support;
 mod template;

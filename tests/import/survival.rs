@@ -393,3 +393,25 @@ async fn hubspot_down_yields_and_ends_well_when_it_is_back() {
     same_end("back again", &world, &last, &clean);
     assert_eq!(last.error, None, "an old error is not kept");
 }
+
+#[tokio::test(start_paused = true)]
+async fn deliveries_of_one_event_at_any_distance_make_one_run() {
+    let clean = clean().await;
+    // A door takes 2 ms: this puts the second and the third between any two steps of the first.
+    for apart in 0..16 {
+        let world = world(settings(1));
+        let event = world.upload("incoming/contacts/a.csv", file()).await;
+        let deliver = async |number: u64| {
+            world.clock.sleep(Duration::from_millis(number * apart)).await;
+            report(world.handle(event.clone()).await.unwrap())
+        };
+        let (one, two, three) = tokio::join!(deliver(0), deliver(1), deliver(2));
+        let reports = [one, two, three];
+        let outcomes = reports.each_ref().map(|report| report.outcome);
+        let done: Vec<&Report> = reports.iter().filter(|report| report.outcome == Outcome::Done).collect();
+        assert_eq!(done.len(), 1, "{apart} ms apart: {outcomes:?}");
+        assert!(reports.iter().all(|report| report.run_id == done[0].run_id), "{apart} ms apart: two runs");
+        same_end(&format!("{apart} ms apart"), &world, done[0], &clean);
+        assert_eq!(inputs_sent(&world), 2_910, "{apart} ms apart: rows were sent twice");
+    }
+}
