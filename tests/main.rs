@@ -1,8 +1,11 @@
 //! All integration tests, in one binary.
 
+#![allow(clippy::unwrap_used)]
+
 mod contract;
 mod hubspot;
 mod import;
 mod limits;
+mod process;
 mod support;
 mod template;

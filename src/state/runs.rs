@@ -287,6 +287,7 @@ impl Runs {
             },
             None => None,
         };
+        let mut unmade = false;
         if let Some(run_id) = &known {
             match self.get(run_id).await? {
                 Some(run) if run.outcome.is_none() => {
@@ -295,8 +296,10 @@ impl Runs {
                     return Ok(Admission::Run { run: Box::new(run), older });
                 }
                 Some(run) if !again(&run) => return Ok(Admission::Duplicate(Box::new(run))),
-                // Over, and may be done again; or the maker of the pointer died before it made the run.
-                Some(_) | None => {}
+                // Over, and may be done again.
+                Some(_) => {}
+                // Its maker died before it made the run, or is about to: the run keeps its id, or there would be two.
+                None => unmade = true,
             }
         }
 
@@ -315,8 +318,9 @@ impl Runs {
             }
         }
 
+        let claimed_id = known.as_deref().filter(|_| unmade).unwrap_or(new_run_id);
         let claim = Update {
-            set: vec![("run_id", new_run_id.into()), ("expires_at", expires_at.into())],
+            set: vec![("run_id", claimed_id.into()), ("expires_at", expires_at.into())],
             condition: Some(match &known {
                 None => Condition::Absent("pk"),
                 Some(run_id) => Condition::Equals("run_id", run_id.as_str().into()),
@@ -324,7 +328,7 @@ impl Runs {
             ..Update::default()
         };
         let run_id = match self.table.update(&pointer, claim).await? {
-            Changed::Yes(_) => new_run_id.to_owned(),
+            Changed::Yes(_) => claimed_id.to_owned(),
             // Another invocation was faster, or our own first attempt was.
             Changed::No(Some(item)) => match item.get("run_id") {
                 Some(Value::S(run_id)) => run_id.clone(),

@@ -7,8 +7,6 @@ use hubferry::{
 };
 
 /// Runs the whole suite on an empty bucket that keeps no versions.
-///
-/// S3 joins in as `objects_contract(&S3::new(aws::Clients::new(&aws::stand_in(endpoint)).s3), bucket)` once an S3 listens at `endpoint`.
 pub(crate) async fn objects_contract(objects: &dyn Objects, bucket: &str) {
     an_object_is_written_read_and_removed(objects, bucket).await;
     ranges_are_exact_and_short_only_at_the_end(objects, bucket).await;

@@ -1,0 +1,9 @@
+//! The function as it is deployed: the real binary as a child process, its real AWS and HTTP clients, everything else on loopback.
+
+mod configuration;
+mod crash;
+mod credentials;
+mod events;
+mod files;
+mod harness;
+mod privacy;
