@@ -24,7 +24,7 @@ use crate::{
     clock::Clock,
     codes,
     error::{Error, ErrorKind, Result},
-    http::rate_limit::{Bucket, Budget, Grant, Pace, PerBucket, Slowdown, next_slot},
+    http::rate_limit::{Bucket, Budget, Grant, PAUSE_MAX, Pace, PerBucket, Slowdown, next_slot},
 };
 
 /// What one process alone reserves at once: two writes a second.
@@ -255,10 +255,14 @@ impl SharedBudget {
             speed: share("speed_permille")?,
             knee: share("knee_permille")?,
             at: self.elapsed_at(number(item, "slowed_at")?),
-            paused_until: self.elapsed_at(number(item, "paused_until")?),
+            // A pause that no limiter makes is not obeyed.
+            paused_until: Some(self.elapsed_at(number(item, "paused_until")?))
+                .filter(|until| until.saturating_sub(self.clock.elapsed()) <= PAUSE_MAX)
+                .unwrap_or_default(),
         };
         // What was before this process began is told as of now: its own scale does not reach back.
-        let age = Duration::from_micros(u64::try_from(self.time() - number(item, "slowed_at")?).unwrap_or(0));
+        let age =
+            Duration::from_micros(u64::try_from(self.time().saturating_sub(number(item, "slowed_at")?)).unwrap_or(0));
         let now = self.clock.elapsed();
         let speed = Slowdown { at: Duration::ZERO, ..slowdown }.speed(age);
         Some(if age > now { Slowdown { speed, at: now, ..slowdown } } else { slowdown })

@@ -44,7 +44,7 @@ const DAILY_RESERVE_DEFAULT: Amount = Amount::Share(0.1);
 /// A 429 that says nothing: a tenth of the rolling window is free again after this.
 const PAUSE_DEFAULT: Duration = Duration::from_secs(1);
 /// A longer pause is the business of the call that was told so (it stops), not of all others.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Where the account's time zone is not known, ask again after this.
 const DAILY_RETRY: Duration = Duration::from_secs(60 * 60);
 
