@@ -112,7 +112,7 @@ impl Screen {
         self.heading("1. The upload")?;
         self.line(&format!("  {uri}"))?;
         self.line(&format!(
-            "  {} rows, {} kB, with the faults that real files have; its event wakes the function",
+            "  {} rows, {} kB, with the usual faults; its event wakes the function",
             grouped(rows.into()),
             grouped(bytes as u64 / 1_000)
         ))?;
@@ -338,7 +338,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -382,7 +382,7 @@ impl Progress {
         self.told.set(now);
         if !self.plain {
             let bar = ProgressBar::with_draw_target(Some(self.rows), ProgressDrawTarget::stdout());
-            if let Ok(style) = ProgressStyle::with_template("  [{bar:24}] {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("  [{bar:12}] {msg}") {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar.set_message("the function wakes up");
