@@ -183,20 +183,57 @@ async fn a_run_that_did_not_use_the_index_or_an_undo_spoils_it() {
 
 #[tokio::test]
 async fn two_runs_at_once_leave_no_row_to_compare_with_but_all_keys() {
-    let mut bench = Bench::new();
-    let keeper = bench.keeper("s");
-    let (one, two) = (bench.admit().await, bench.admit().await);
-    // The second is open, and on the list, before it has begun: it may have begun without an index.
-    let first = keeper.begin(&one, 1, true).await.unwrap();
-    let second = keeper.begin(&two, 1, true).await.unwrap();
-    for (id, claim, count) in [(&one, &first, 5), (&two, &second, 8)] {
-        let mut log = bench.log(id, 1, LogState::default()).await;
-        send(&mut Index::default(), &mut log, &people(count, 0));
-        let published = keeper.publish(claim, &log, Ending::Delivered).await.unwrap();
-        assert!(!published.skips);
+    for earlier_ends_first in [true, false] {
+        let mut bench = Bench::new();
+        let keeper = bench.keeper("s");
+        let (one, two) = (bench.admit().await, bench.admit().await);
+        let first = keeper.begin(&one, 1, true).await.unwrap();
+        let second = keeper.begin(&two, 1, true).await.unwrap();
+        let mut runs = [(&one, &first, 5), (&two, &second, 8)];
+        if !earlier_ends_first {
+            runs.reverse();
+        }
+        let mut keys = 0;
+        for (id, claim, count) in runs {
+            let mut log = bench.log(id, 1, LogState::default()).await;
+            send(&mut Index::default(), &mut log, &people(count, 0));
+            let published = keeper.publish(claim, &log, Ending::Delivered).await.unwrap();
+            assert!(!published.skips);
+            keys = published.rows;
+        }
+        assert_eq!(keys, 8);
+        let (sent, published, _) = bench.deliver(&people(8, 0)).await;
+        assert_eq!((sent.len(), published.skips), (8, true));
     }
-    let (sent, published, _) = bench.deliver(&people(8, 0)).await;
-    assert_eq!((sent.len(), published.skips), (8, true));
+}
+
+#[tokio::test]
+async fn a_run_that_is_still_open_keeps_the_next_ones_from_leaving_out_rows() {
+    let mut bench = Bench::new();
+    let file = people(8, 0);
+    bench.deliver(&file).await;
+    let yielded = bench.admit().await;
+    bench.keeper("s").begin(&yielded, 1, true).await.unwrap();
+    for _ in 0..2 {
+        let (sent, published, note) = bench.deliver(&file).await;
+        assert_eq!((sent.len(), published.skips, note.is_some()), (8, false, true));
+    }
+}
+
+#[test]
+fn what_was_sent_before_a_crash_is_known_after_it() {
+    let row = |a| Line::Row { key: 0, upper: false, a: Some(a), b: None };
+    let first = Plan {
+        lines: vec![row(1)],
+        narrow: (false, false),
+        crash: None,
+        intruder: None,
+        finish: Finish::Complete,
+        mirror: false,
+    };
+    let second = Plan { lines: vec![row(2), row(1)], crash: Some((1, 1)), ..first.clone() };
+    let world = play(&[first, second]);
+    assert_eq!(world.indexed["k0"]["a"], "1");
 }
 
 #[tokio::test]
