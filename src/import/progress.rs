@@ -51,7 +51,8 @@ pub struct Progress {
 impl Progress {
     /// Share of the burst limit that was used; none if nothing was sent.
     pub fn limit_use_percent(&self) -> Option<f64> {
-        (self.calls_possible > 0.0).then(|| (self.calls_made / self.calls_possible * 1_000.0).round().min(1_000.0) / 10.0)
+        (self.calls_possible > 0.0)
+            .then(|| (self.calls_made / self.calls_possible * 1_000.0).round().min(1_000.0) / 10.0)
     }
 }
 
