@@ -75,8 +75,8 @@ codes! {
     // What woke us
     /// The event was not understood.
     EVENT_UNKNOWN: "Send one of the events in events/; the message says what was not understood.";
-    /// The event names a job, import, capture, sync or run that does not exist.
-    NAME_UNKNOWN: "Use a name from hubferry.yaml; `hubferry status` lists them.";
+    /// The event or the configuration names an import, account or run that does not exist.
+    NAME_UNKNOWN: "Use a name from hubferry.yaml, or a run id from the reports.";
     /// The job is not part of this version.
     JOB_UNAVAILABLE: "Use a version of hubferry that has this job.";
     // The source

@@ -152,6 +152,37 @@ fn a_resource_that_is_everything_says_why() {
 }
 
 #[test]
+fn a_run_may_do_with_its_state_what_it_does() {
+    let template = template();
+    let mut found = Vec::new();
+    statements(&template["Resources"]["ImportRunPolicy"], &mut found);
+    let actions = |sid: &str| -> BTreeSet<&str> {
+        let statement = found.iter().find(|statement| statement["Sid"] == sid);
+        one_or_many(&statement.unwrap_or_else(|| panic!("no statement {sid}"))["Action"]).into_iter().collect()
+    };
+    // The index is read in one version, block by block: in a bucket with versions that is another permission.
+    let state = ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"];
+    assert_eq!(actions("KeepRunState"), BTreeSet::from(state));
+    assert_eq!(actions("TellMissingFromForbidden"), BTreeSet::from(["s3:ListBucket"]));
+    let table = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:Query"];
+    assert_eq!(actions("KeepState"), BTreeSet::from(table));
+}
+
+#[test]
+fn state_that_nobody_removed_is_removed_at_last_but_not_while_it_is_of_use() {
+    let template = template();
+    let bucket = &template["Resources"]["Bucket"]["Properties"];
+    let rules = bucket["LifecycleConfiguration"]["Rules"].as_array().expect("Rules");
+    let with = |key: &str| rules.iter().find(|rule| !rule[key].is_null()).unwrap_or_else(|| panic!("no rule with {key}"));
+    assert!(with("AbortIncompleteMultipartUpload")["Prefix"].is_null(), "uploads are abandoned in any folder");
+    let expiring: Vec<_> = rules.iter().filter(|rule| !rule["ExpirationInDays"].is_null()).collect();
+    let [old] = expiring.as_slice() else { panic!("{} rules expire objects", expiring.len()) };
+    // Files, rejects and reports are the user's. An index is needed until the next file comes, be it a year later.
+    assert_eq!(old["Prefix"], "state/import/");
+    assert!(old["ExpirationInDays"].as_u64() > Some(366), "{old}");
+}
+
+#[test]
 fn only_objects_in_the_input_folder_wake_the_import_and_never_what_it_writes() {
     let template = template();
     let key = &template["Resources"]["ObjectCreatedRule"]["Properties"]["EventPattern"]["detail"]["object"]["key"];
