@@ -173,7 +173,8 @@ fn state_that_nobody_removed_is_removed_at_last_but_not_while_it_is_of_use() {
     let template = template();
     let bucket = &template["Resources"]["Bucket"]["Properties"];
     let rules = bucket["LifecycleConfiguration"]["Rules"].as_array().expect("Rules");
-    let with = |key: &str| rules.iter().find(|rule| !rule[key].is_null()).unwrap_or_else(|| panic!("no rule with {key}"));
+    let with =
+        |key: &str| rules.iter().find(|rule| !rule[key].is_null()).unwrap_or_else(|| panic!("no rule with {key}"));
     assert!(with("AbortIncompleteMultipartUpload")["Prefix"].is_null(), "uploads are abandoned in any folder");
     let expiring: Vec<_> = rules.iter().filter(|rule| !rule["ExpirationInDays"].is_null()).collect();
     let [old] = expiring.as_slice() else { panic!("{} rules expire objects", expiring.len()) };
