@@ -1,6 +1,6 @@
 //! Reading the file: every problem at once.
 //!
-//! Three steps: YAML into a tree with lines, its shape against the JSON Schema, its meaning by the rules of [`super::rules`].
+//! Three steps: YAML into a tree with lines, its shape against the JSON Schema, its meaning by the rules of `rules`.
 //! What is wrong in shape is left out before the meaning is checked, so that one reading of the message is enough to mend the file.
 
 use std::sync::LazyLock;
