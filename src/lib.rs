@@ -20,10 +20,11 @@
 //! | [`config`] | `hubferry.yaml` as typed values, checked once |
 //! | [`csv`] | bytes in, rows out: encoding, compression, dialect, records; no I/O |
 //! | [`mapping`] | rows in, HubSpot inputs out: columns to properties, cells to values; no I/O |
-//! | [`hubspot`] | HubSpot's API: calls, batches, verdicts, property definitions |
+//! | [`hubspot`] | HubSpot's API: calls, batches, verdicts, reads, search, associations, keys that are not unique, property definitions |
 //! | [`import`] | the import job: the flow from an object in S3 to records in HubSpot |
-//! | [`state`] | runs, leases, positions, contexts on top of the table |
-//! | [`report`] | what a run says when it ends |
+//! | [`state`] | runs, leases, positions, contexts and the account's shared limit, on top of the table |
+//! | [`http`] | around the CRM door: the client, retries, the pace of an account's calls, tokens |
+//! | [`record`], [`report`] | what passes between the modules: inputs, reasons, rejects; and what a run says when it ends |
 //! | [`error`], [`codes`] | what can go wrong, who acts on it, and the page that explains it |
 
 pub mod app;

@@ -33,22 +33,23 @@ pub struct Config {
     /// HubSpot accounts by name; jobs use `default` unless they name another.
     #[serde(default)]
     pub hubspot: BTreeMap<String, HubSpotAccount>,
-    /// Salesforce orgs by name.
+    /// Salesforce orgs by name. Not used by this version.
     #[serde(default)]
     pub salesforce: BTreeMap<String, SalesforceOrg>,
     /// What to do with objects that land in S3.
     #[serde(default)]
     pub imports: Vec<Import>,
-    /// What to capture from HubSpot, on a schedule.
+    /// What to capture from HubSpot, on a schedule. Checked, but not done by this version.
     #[serde(default)]
     pub captures: Vec<Capture>,
-    /// What to keep in step with Salesforce, on a schedule.
+    /// What to keep in step with Salesforce, on a schedule. Checked, but not done by this version.
     #[serde(default)]
     pub syncs: Vec<Sync>,
     /// Where reports and the like of jobs go that have no bucket of their own: `s3://bucket/` or `s3://bucket/prefix/`.
+    /// Not used by this version.
     #[serde(default)]
     pub data: Option<String>,
-    /// Whom to tell.
+    /// Whom to tell. Not used by this version: nobody is told.
     #[serde(default)]
     pub notify: Notify,
 }
@@ -205,7 +206,7 @@ pub struct Import {
     /// Which of the row's records to associate.
     #[serde(default)]
     pub associate: Vec<AssociateRule>,
-    /// Conduit resource of OpenCDC files, for example `crm.deals`.
+    /// Conduit resource of OpenCDC files, for example `crm.deals`. Such imports are refused by this version.
     #[serde(default)]
     pub resource: Option<String>,
     /// What to do with each row.
@@ -226,10 +227,10 @@ pub struct Import {
     /// Mode `mirror`: stop before archiving when more than this share of the last file's records would go.
     #[serde(default = "defaults::mirror_max_archived")]
     pub mirror_max_archived: Amount,
-    /// Keep old values, so that the run can be undone.
+    /// Keep old values in S3 before they change; costs a read per batch.
     #[serde(default)]
     pub before_images: bool,
-    /// `full`: read and check the whole file before the first write.
+    /// `full`: read and check the whole file before the first write. This version checks the mapping only.
     #[serde(default)]
     pub preflight: Preflight,
 }
@@ -244,7 +245,7 @@ pub enum Format {
     Csv,
     /// One flat JSON object a line.
     Jsonl,
-    /// OpenCDC records, one a line; each carries its operation.
+    /// OpenCDC records, one a line; each carries its operation. Refused by this version when a file comes.
     Opencdc,
 }
 
@@ -336,7 +337,7 @@ pub enum Preflight {
     /// The mapping is checked, rows as they come.
     #[default]
     Mapping,
-    /// Every row is read and checked first.
+    /// Every row is read and checked first. In this version the same as `mapping`.
     Full,
 }
 
