@@ -30,6 +30,9 @@ use crate::{
     state::{Table, dynamo::DynamoTable, limits::SharedBudget, runs::Runs},
 };
 
+/// Is told how an import is coming along.
+pub type Watcher = Rc<dyn Fn(&Update)>;
+
 /// The doors, open.
 pub struct Env {
     /// Time.
@@ -49,7 +52,7 @@ pub struct Env {
     /// Memory configured on Lambda, in MB; 0 elsewhere.
     pub memory_mb: Cell<u32>,
     /// Who watches.
-    pub watcher: Option<Rc<dyn Fn(&Update)>>,
+    pub watcher: Option<Watcher>,
 }
 
 impl Env {
@@ -269,7 +272,7 @@ fn unavailable(job: &str) -> Error {
 /// No HTTP client can be built, or the Runtime API cannot be reached.
 pub async fn serve_lambda(
     environment: Environment,
-    watcher: Option<Rc<dyn Fn(&Update)>>,
+    watcher: Option<Watcher>,
 ) -> std::result::Result<(), lambda_runtime::Error> {
     let process = Rc::new(Process::start(environment, watcher).await?);
     if let Err(error) = process.app().await {
@@ -296,7 +299,7 @@ impl Process {
     ///
     /// # Errors
     /// Only if no HTTP client can be built: what the environment lacks is told to each invocation, where it is seen.
-    pub async fn start(environment: Environment, watcher: Option<Rc<dyn Fn(&Update)>>) -> Result<Self> {
+    pub async fn start(environment: Environment, watcher: Option<Watcher>) -> Result<Self> {
         let clients = Clients::new(&aws::load().await);
         let queue =
             environment.queue_url.as_deref().map(|url| Rc::new(Sqs::new(clients.sqs.clone(), url)) as Rc<dyn Queue>);

@@ -1,4 +1,5 @@
 //! The binary as a user runs it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not seen as tests")]
 
 use std::process::{Command, Output, Stdio};
 

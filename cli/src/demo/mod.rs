@@ -5,7 +5,7 @@ mod file;
 mod show;
 mod world;
 
-use std::{fs, path::Path, rc::Rc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, fs, path::Path, rc::Rc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
@@ -30,6 +30,8 @@ use crate::{DONE, FAILED};
 
 /// How often the bucket is asked whether the report is there.
 const POLL: Duration = Duration::from_millis(50);
+/// How often the bucket is asked for new reports while everything stays up.
+const WATCH: Duration = Duration::from_millis(250);
 /// A run of the demo takes seconds; longer than this, and for each row, something is wrong.
 const RUN_MAX: Duration = Duration::from_secs(120);
 /// Ten times what the limit allows, per row.
@@ -166,8 +168,7 @@ impl Demo {
         }
         if self.options.keep {
             self.keep(&files, &played).await?;
-            // Until Ctrl-C.
-            std::future::pending::<()>().await;
+            self.watch(&clock).await?;
         }
         if self.options.json {
             show::json_line(&self.result(&played))?;
@@ -220,6 +221,23 @@ impl Demo {
             self.screen.kept(&self.folder, &self.hubspot_url, &invoke)?;
         }
         Ok(())
+    }
+
+    /// Tells of each run that ends, until Ctrl-C drops it.
+    async fn watch(&self, clock: &SystemClock) -> Result<Infallible> {
+        let mut told: BTreeSet<String> = self.world.cloud.s3().keys(BUCKET, "reports/").into_iter().collect();
+        loop {
+            clock.sleep(WATCH).await;
+            for key in self.world.cloud.s3().keys(BUCKET, "reports/") {
+                if told.contains(&key) {
+                    continue;
+                }
+                if let Some(bytes) = self.world.cloud.s3().read(BUCKET, &key) {
+                    self.screen.ended(&key, &serde_json::from_slice(&bytes).context("a report cannot be read")?)?;
+                    told.insert(key);
+                }
+            }
+        }
     }
 
     fn result(&self, played: &Played) -> Value {

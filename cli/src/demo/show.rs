@@ -88,10 +88,14 @@ impl Screen {
         }
     }
 
-    /// Text in lines of [`WIDTH`], the first after `first`, the others after as many spaces.
+    /// Text in lines of at most [`WIDTH`], the first after `first`, the others after as many spaces.
     fn wrapped(&self, first: &str, text: &str) -> Result<()> {
-        for line in wrap(first, text, WIDTH) {
-            self.line(&line)?;
+        let mut first = first.to_owned();
+        for part in text.lines() {
+            for line in wrap(&first, part, WIDTH) {
+                self.line(&line)?;
+            }
+            first = " ".repeat(first.chars().count());
         }
         Ok(())
     }
@@ -112,7 +116,7 @@ impl Screen {
         self.heading("1. The upload")?;
         self.line(&format!("  {uri}"))?;
         self.line(&format!(
-            "  {} rows, {} kB, with the faults that real files have; its event wakes the function",
+            "  {} rows, {} kB, with the usual faults; its event wakes the function",
             grouped(rows.into()),
             grouped(bytes as u64 / 1_000)
         ))?;
@@ -206,6 +210,26 @@ impl Screen {
         self.line("  cargo demo --keep      leaves everything up, for your own files")?;
         self.line("  cargo run -qp hubferry-cli explain INVALID_OPTION      any code of a reject")?;
         self.line("  README.md, \"Deploy\"    the same function, in your account")
+    }
+
+    /// A run that somebody woke while everything stays up.
+    pub(crate) fn ended(&self, key: &str, report: &Report) -> Result<()> {
+        let rows = report.rows;
+        self.line("")?;
+        self.line(&format!("  {key}"))?;
+        self.line(&format!(
+            "    {}: {} rows, {} created, {} updated, {} merged, {} rejected",
+            report.outcome.as_str(),
+            grouped(rows.read),
+            grouped(rows.created),
+            grouped(rows.updated),
+            grouped(rows.merged),
+            grouped(rows.rejected)
+        ))?;
+        if let Some(error) = &report.error {
+            self.wrapped("    ", &format!("{}: {}. {}", error.code, error.message, error.hint))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn kept(&self, folder: &Path, hubspot_url: &str, invoke: &str) -> Result<()> {
@@ -338,7 +362,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -382,7 +406,7 @@ impl Progress {
         self.told.set(now);
         if !self.plain {
             let bar = ProgressBar::with_draw_target(Some(self.rows), ProgressDrawTarget::stdout());
-            if let Ok(style) = ProgressStyle::with_template("  [{bar:24}] {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("  [{bar:12}] {msg}") {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar.set_message("the function wakes up");
