@@ -223,7 +223,7 @@ async fn a_file_that_is_delivered_again_with_one_percent_changed_costs_one_perce
     let world = World::new(&contacts("skip_unchanged: true"));
     let first = world.import("incoming/contacts/monday.csv", people(0..10_000, |_| "Same".to_owned())).await;
     assert_eq!((first.outcome, first.rows.created), (Outcome::Done, 10_000), "{first:?}");
-    let changed = |number: u32| if number % 100 == 0 { "Changed".to_owned() } else { "Same".to_owned() };
+    let changed = |number: u32| if number.is_multiple_of(100) { "Changed".to_owned() } else { "Same".to_owned() };
     let before = world.portal.borrow().log().iter().filter(|call| call.path.contains("batch/upsert")).count();
     let second = world.import("incoming/contacts/tuesday.csv", people(0..10_000, changed)).await;
     // Keys share bits of memory, so that a few unchanged rows may be sent with the changed ones.

@@ -415,3 +415,54 @@ async fn deliveries_of_one_event_at_any_distance_make_one_run() {
         assert_eq!(inputs_sent(&world), 2_910, "{apart} ms apart: rows were sent twice");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_files_with_overlapping_keys_at_once_leave_one_record_per_key() {
+    // GIVEN two files that share half of their keys
+    let world = World::new(&contacts(""));
+    let file = |range: std::ops::Range<u32>, name: &str| {
+        let mut file = String::from("email,firstname\n");
+        for number in range {
+            file.push_str(&format!("person{number}@example.com,{name}\n"));
+        }
+        file
+    };
+    let one = world.upload("incoming/contacts/one.csv", file(0..3_000, "One")).await;
+    let two = world.upload("incoming/contacts/two.csv", file(1_500..4_500, "Two")).await;
+    // WHEN both are imported at once
+    let (one, two) = futures_util::join!(Box::pin(world.handle(one)), Box::pin(world.handle(two)));
+    // THEN each row is accounted for in its own run, and no record is there twice
+    for answer in [one, two] {
+        let report = report(answer.unwrap());
+        assert_eq!((report.outcome, report.rows.read), (Outcome::Done, 3_000), "{report:?}");
+    }
+    let portal = world.portal.borrow();
+    assert_eq!(portal.record_count("contacts"), 4_500);
+    for contact in portal.records("contacts") {
+        let number: u32 = contact["email"].trim_start_matches("person").split('@').next().unwrap().parse().unwrap();
+        let expected: &[&str] = match number {
+            0..1_500 => &["One"],
+            1_500..3_000 => &["One", "Two"],
+            _ => &["Two"],
+        };
+        assert!(expected.contains(&contact["firstname"].as_str()), "{contact:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_overwritten_in_a_bucket_without_versions_is_left_to_its_own_event() {
+    // GIVEN an event whose object was overwritten before it was read, in a bucket that keeps no versions
+    let mut world = World::new(&contacts(""));
+    world.objects = hubferry::objects::memory::MemoryObjects::new();
+    let older = world.upload("incoming/contacts/a.csv", "email,firstname\na@x.io,Old\n").await;
+    let newer = world.upload("incoming/contacts/a.csv", "email,firstname\na@x.io,New\n").await;
+    // WHEN the events come in their order
+    let first = report(world.handle(older).await.unwrap());
+    let second = report(world.handle(newer.clone()).await.unwrap());
+    let third = report(world.handle(newer).await.unwrap());
+    // THEN the older one writes nothing
+    assert_eq!((first.outcome, first.rows.read), (Outcome::Superseded, 0), "{first:?}");
+    assert_eq!((second.outcome, second.rows.created), (Outcome::Done, 1), "{second:?}");
+    assert_eq!(third.outcome, Outcome::Duplicate);
+    assert_eq!(world.contact("a@x.io", "firstname").as_deref(), Some("New"));
+}
