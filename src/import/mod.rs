@@ -33,7 +33,7 @@ use crate::{
     app::{Answer, App, Env},
     clock::{Deadline, run_id},
     codes,
-    config::{Import, Mode},
+    config::{Format, Import, Mode},
     error::{Error, ErrorKind, Result},
     event::{SourceObject, normalised},
     hubspot::account::Account,
@@ -81,6 +81,12 @@ pub async fn on_object(app: &App, source: &SourceObject, deadline: Deadline, own
         return Ok(Answer::Nothing(message));
     };
     let import = Rc::new(import.clone());
+    if import.format == Format::Opencdc {
+        return Err(Error::invalid(
+            codes::JOB_UNAVAILABLE,
+            format!("import `{}` has format opencdc, which is not built yet", import.name),
+        ));
+    }
     let location = Location::new(&source.bucket, &source.key);
 
     // Known already? Then nothing else matters, not even whether the object is still there.
