@@ -179,7 +179,7 @@ impl App {
             Event::Imports(sources) => {
                 let mut answers = Vec::new();
                 for source in &sources {
-                    answers.push(import::on_object(self, source, deadline, owner).await?);
+                    answers.push(Box::pin(import::on_object(self, source, deadline, owner)).await?);
                 }
                 Ok(match answers.len() {
                     1 => answers.remove(0),
@@ -208,7 +208,7 @@ impl App {
                 let run = self.runs.get(&run_id).await?.ok_or_else(|| {
                     Error::new(ErrorKind::NotFound, codes::NAME_UNKNOWN, format!("there is no run {run_id}"))
                 })?;
-                import::resume(self, &run, deadline, owner).await
+                Box::pin(import::resume(self, &run, deadline, owner)).await
             }
             Event::Resume { run_id: None } => self.sweep(deadline, owner).await,
             Event::Capture { .. } => Err(unavailable("capture")),
@@ -234,7 +234,7 @@ impl App {
             if run.lease_expires_at > self.env.clock.now() {
                 continue;
             }
-            match import::resume(self, &run, deadline, owner).await {
+            match Box::pin(import::resume(self, &run, deadline, owner)).await {
                 Ok(Answer::Report(report)) if report.outcome == Outcome::Busy => {}
                 Ok(answer) => answers.push(answer),
                 // One run that cannot go on does not keep the others from it.

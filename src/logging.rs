@@ -14,7 +14,7 @@ use tracing_subscriber::{
 };
 
 /// What is logged where the filter says nothing. A name stands for all modules that begin with it.
-const DEFAULT_FILTER: &str = "info,aws=warn,h2=warn,hyper=warn,reqwest=warn,rustls=warn,lambda_runtime=warn,tower=warn";
+const DEFAULT_FILTER: &str = "info,aws=warn,h2=warn,hyper=warn,reqwest=warn,rustls=warn,lambda_runtime=off,tower=warn";
 /// Libraries that see requests and answers; they may never log at `trace`.
 const LIBRARIES: [&str; 6] = ["aws", "h2", "hyper", "reqwest", "rustls", "lambda_runtime"];
 

@@ -197,7 +197,7 @@ fn windows_1252_is_decoded_cell_by_cell() {
 #[test]
 fn a_million_cells_in_a_row_are_one_ragged_row() {
     let text = vec![b','; ROW_BYTES_MAX];
-    assert_eq!(&*read(&text, Some(2))[0].cells.get(1).unwrap(), "");
+    assert_eq!(read(&text, Some(2))[0].cells.get(1).unwrap(), "");
 }
 
 fn encode(rows: &[Vec<String>], delimiter: u8, crlf: bool) -> Vec<u8> {

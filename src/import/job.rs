@@ -292,6 +292,9 @@ impl Job {
                         None => unused,
                         Some(others) => others.into_iter().filter(|column| unused.contains(column)).collect(),
                     });
+                    if !mapping.fill_if_empty().is_empty() {
+                        self.notes.push(format!("{}: `fill: if_empty` costs one more call per batch, to read", record.object));
+                    }
                     let delivery = self.delivery(&record, &mapping, key_property);
                     lanes.push(Lane {
                         object: record.object,

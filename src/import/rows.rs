@@ -25,6 +25,7 @@ pub(super) struct Row {
 }
 
 /// Reads rows from bytes.
+#[expect(clippy::large_enum_variant, reason = "there is one of them")]
 pub(super) enum Reader {
     /// Text with columns.
     Csv(RecordReader),

@@ -36,6 +36,10 @@ const REMEMBERED: Duration = Duration::from_secs(90 * 24 * 3_600);
 /// Invocations in a row without progress after which a run fails.
 pub const STALLS_MAX: i64 = 4;
 
+/// Invocations after which a run fails whatever its progress: at 15 minutes each more than three months. A ceiling of our own, because
+/// Lambda's guard against loops has to be switched off for continuations.
+pub const INVOCATIONS_MAX: i64 = 10_000;
+
 /// How many open runs one sweep looks at.
 pub const SWEEP_MAX: usize = 100;
 
@@ -177,12 +181,7 @@ pub enum Leased {
 #[derive(Debug)]
 pub enum Admission {
     /// To this one: new, or one that was left open.
-    Run {
-        /// The run.
-        run: Box<Run>,
-        /// The run of an older version of the object that was open when this one was admitted. It has been told to stop.
-        older: Option<String>,
-    },
+    Run(Box<Run>),
     /// This version was imported before.
     Duplicate(Box<Run>),
     /// Something newer was admitted before.
@@ -292,8 +291,7 @@ impl Runs {
             match self.get(run_id).await? {
                 Some(run) if run.outcome.is_none() => {
                     self.mark_open(&run.run_id).await?;
-                    let older = run.older.clone();
-                    return Ok(Admission::Run { run: Box::new(run), older });
+                    return Ok(Admission::Run(Box::new(run)));
                 }
                 Some(run) if !again(&run) => return Ok(Admission::Duplicate(Box::new(run))),
                 // Over, and may be done again.
@@ -371,9 +369,9 @@ impl Runs {
                 ));
             }
         };
-        let run = Run::from_item(&run_id, &item)?;
-        let older = run.older.clone();
-        Ok(Admission::Run { run: Box::new(run), older })
+        // Again: a sweep that came between the entry and the run took the entry for a leftover.
+        self.mark_open(&run_id).await?;
+        Ok(Admission::Run(Box::new(Run::from_item(&run_id, &item)?)))
     }
 
     /// Makes `run_id` the newest run of the object, and tells the one that was it, if it is open, to stop.

@@ -223,7 +223,7 @@ async fn a_file_that_is_delivered_again_with_one_percent_changed_costs_one_perce
     let world = World::new(&contacts("skip_unchanged: true"));
     let first = world.import("incoming/contacts/monday.csv", people(0..10_000, |_| "Same".to_owned())).await;
     assert_eq!((first.outcome, first.rows.created), (Outcome::Done, 10_000), "{first:?}");
-    let changed = |number: u32| if number % 100 == 0 { "Changed".to_owned() } else { "Same".to_owned() };
+    let changed = |number: u32| if number.is_multiple_of(100) { "Changed".to_owned() } else { "Same".to_owned() };
     let before = world.portal.borrow().log().iter().filter(|call| call.path.contains("batch/upsert")).count();
     let second = world.import("incoming/contacts/tuesday.csv", people(0..10_000, changed)).await;
     // Keys share bits of memory, so that a few unchanged rows may be sent with the changed ones.
@@ -284,4 +284,31 @@ async fn missing_properties_are_created_on_request_with_types_of_the_whole_colum
     assert_eq!(world.contact("p7@x.io", "shoe_size").as_deref(), Some("7"));
     assert_eq!(world.contact("p7@x.io", "joined_on").as_deref(), Some("2024-01-08"));
     assert_eq!(world.contact("p7@x.io", "nickname").as_deref(), Some("nick7"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn associations_carry_their_label_and_a_wrong_label_is_refused_before_anything_is_written() {
+    let labelled = |label: &str| TWO_OBJECTS.replace("to: companies }", &format!("to: companies, label: \"{label}\" }}"));
+    let file = "email,first,company_domain,company\nada@x.io,Ada,x.example,X Ltd\n";
+    let world = World::new(&labelled("no such label"));
+    let refused = world.import("incoming/people/a.csv", file).await;
+    assert_eq!(refused.outcome, Outcome::Invalid, "{refused:?}");
+    assert_eq!(world.portal.borrow().record_count("contacts"), 0);
+
+    let world = World::new(&labelled("Primary"));
+    let report = world.import("incoming/people/a.csv", file).await;
+    assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 1), "{report:?}");
+    assert!(world.portal.borrow().log().iter().any(|call| call.path.ends_with("contacts/companies/batch/create")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_association_that_fails_is_a_reject_of_its_own_and_leaves_the_records() {
+    let world = World::new(TWO_OBJECTS);
+    world.portal.borrow_mut().add_fault(Fault::always(What::Status(400)).on("associate/default"));
+    let file = "email,first,company_domain,company\nada@x.io,Ada,x.example,X Ltd\nbob@x.io,Bob,,\n";
+    let report = world.import("incoming/people/a.csv", file).await;
+    assert_eq!((report.rows.read, report.rows.rejected, report.rows.created), (2, 1, 1), "{report:?}");
+    assert_eq!(report.rejected_by_code["ASSOCIATION_FAILED"], 1);
+    assert_eq!(world.portal.borrow().record_count("contacts"), 2);
+    assert_eq!(world.portal.borrow().record_count("companies"), 1);
 }

@@ -415,3 +415,122 @@ async fn deliveries_of_one_event_at_any_distance_make_one_run() {
         assert_eq!(inputs_sent(&world), 2_910, "{apart} ms apart: rows were sent twice");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_files_with_overlapping_keys_at_once_leave_one_record_per_key() {
+    // GIVEN two files that share half of their keys
+    let world = World::new(&contacts(""));
+    let file = |range: std::ops::Range<u32>, name: &str| {
+        let mut file = String::from("email,firstname\n");
+        for number in range {
+            file.push_str(&format!("person{number}@example.com,{name}\n"));
+        }
+        file
+    };
+    let one = world.upload("incoming/contacts/one.csv", file(0..3_000, "One")).await;
+    let two = world.upload("incoming/contacts/two.csv", file(1_500..4_500, "Two")).await;
+    // WHEN both are imported at once
+    let (one, two) = futures_util::join!(Box::pin(world.handle(one)), Box::pin(world.handle(two)));
+    // THEN each row is accounted for in its own run, and no record is there twice
+    for answer in [one, two] {
+        let report = report(answer.unwrap());
+        assert_eq!((report.outcome, report.rows.read), (Outcome::Done, 3_000), "{report:?}");
+    }
+    let portal = world.portal.borrow();
+    assert_eq!(portal.record_count("contacts"), 4_500);
+    for contact in portal.records("contacts") {
+        let number: u32 = contact["email"].trim_start_matches("person").split('@').next().unwrap().parse().unwrap();
+        let expected: &[&str] = match number {
+            0..1_500 => &["One"],
+            1_500..3_000 => &["One", "Two"],
+            _ => &["Two"],
+        };
+        assert!(expected.contains(&contact["firstname"].as_str()), "{contact:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_overwritten_in_a_bucket_without_versions_is_left_to_its_own_event() {
+    // GIVEN an event whose object was overwritten before it was read, in a bucket that keeps no versions
+    let mut world = World::new(&contacts(""));
+    world.objects = hubferry::objects::memory::MemoryObjects::new();
+    let older = world.upload("incoming/contacts/a.csv", "email,firstname\na@x.io,Old\n").await;
+    let newer = world.upload("incoming/contacts/a.csv", "email,firstname\na@x.io,New\n").await;
+    // WHEN the events come in their order
+    let first = report(world.handle(older).await.unwrap());
+    let second = report(world.handle(newer.clone()).await.unwrap());
+    let third = report(world.handle(newer).await.unwrap());
+    // THEN the older one writes nothing
+    assert_eq!((first.outcome, first.rows.read), (Outcome::Superseded, 0), "{first:?}");
+    assert_eq!((second.outcome, second.rows.created), (Outcome::Done, 1), "{second:?}");
+    assert_eq!(third.outcome, Outcome::Duplicate);
+    assert_eq!(world.contact("a@x.io", "firstname").as_deref(), Some("New"));
+}
+
+fn plain(rows: u32) -> String {
+    let mut file = String::from("email,firstname\n");
+    for number in 0..rows {
+        file.push_str(&format!("person{number}@example.com,P{number}\n"));
+    }
+    file
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_refuses_writes_for_ten_seconds_holds_the_run_up_and_nothing_else() {
+    let world = World::new(&contacts(""));
+    let event = world.upload("incoming/contacts/a.csv", plain(12_000)).await;
+    let outage = async {
+        world.clock.sleep(Duration::from_secs(2)).await;
+        world.table_down_until.set(world.clock.elapsed() + Duration::from_secs(10));
+    };
+    let (answer, ()) = futures_util::join!(Box::pin(world.handle(event)), outage);
+    let first = report(answer.unwrap());
+    let last = world.finish(first, 900).await;
+    assert_eq!((last.outcome, last.rows.read, last.rows.rejected), (Outcome::Done, 12_000, 0), "{last:?}");
+    assert_eq!(world.portal.borrow().record_count("contacts"), 12_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_is_used_whether_calls_take_50_ms_or_3_s() {
+    for latency in [50, 3_000] {
+        let mut settings = PortalSettings::default();
+        settings.latency.fixed_ms = latency;
+        let world = World::with(&contacts(""), settings);
+        let report = world.import("incoming/contacts/a.csv", plain(60_000)).await;
+        assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 60_000), "{report:?}");
+        assert!(report.limit_use_percent.unwrap() >= 97.0, "{latency} ms: {:?}", report.limit_use_percent);
+        assert_eq!(report.calls.throttled, 0, "{latency} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_oauth_token_is_refreshed_ahead_of_its_end_and_once_for_all_batches() {
+    // GIVEN an app whose tokens live for ten minutes
+    let settings = PortalSettings {
+        oauth: Some(hubferry_simulator::hubspot::OAuthClient {
+            client_id: "client".to_owned(),
+            client_secret: "secret".to_owned(),
+            refresh_tokens: vec!["refresh".to_owned()],
+            scopes: Vec::new(),
+            expires_in: 600,
+        }),
+        ..PortalSettings::default()
+    };
+    let world = World::with(&contacts(""), settings);
+    world.portal.borrow_mut().configure(|settings| {
+        settings.latency.fixed_ms = 300;
+        settings.limits.burst = Some(20);
+    });
+    let secret = json!({ "client_id": "client", "client_secret": "secret", "refresh_token": "refresh" });
+    world.secrets.insert("hubferry/hubspot", &secret.to_string());
+    // WHEN a run takes longer than that
+    let event = world.upload("incoming/contacts/a.csv", plain(140_000)).await;
+    let first = report(world.handle_within(event, 3_000).await.unwrap());
+    let last = world.finish(first, 3_000).await;
+    // THEN no call was refused, and the token was asked for a few times, not once a batch
+    assert_eq!((last.outcome, last.rows.created), (Outcome::Done, 140_000), "{last:?}");
+    let portal = world.portal.borrow();
+    assert!(portal.log().iter().all(|call| call.status != 401), "a call was refused");
+    let refreshes = portal.log().iter().filter(|call| call.path.contains("/oauth/")).count();
+    assert!((2..=4).contains(&refreshes), "{refreshes} refreshes in {} s", last.duration_ms / 1_000);
+}

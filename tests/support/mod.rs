@@ -59,6 +59,8 @@ pub(crate) struct World {
     pub(crate) config: Rc<Config>,
     /// Virtual time that each call of a door takes.
     pub(crate) door_latency: Duration,
+    /// Until then (virtual time since the start) the table refuses every write.
+    pub(crate) table_down_until: Rc<Cell<Duration>>,
     invocation: Cell<u64>,
     sequence: Cell<u64>,
 }
@@ -85,6 +87,7 @@ impl World {
             rng: Rc::new(Rng::seeded(seed)),
             config: Rc::new(load::parse(config, "hubferry.yaml").unwrap()),
             door_latency: Duration::from_millis(2),
+            table_down_until: Rc::default(),
             invocation: Cell::new(0),
             sequence: Cell::new(0),
         }
@@ -100,8 +103,7 @@ impl World {
             table: Rc::new(DelayedTable {
                 inner: self.table.clone(),
                 clock: self.clock.clone(),
-                by: self.door_latency,
-            }),
+                by: self.door_latency, down_until: self.table_down_until.clone() }),
             secrets: self.secrets.clone(),
             queue: Some(self.queue.clone()),
             memory_mb: Cell::new(512),
@@ -264,6 +266,7 @@ struct DelayedTable {
     inner: Rc<MemoryTable>,
     clock: Rc<VirtualClock>,
     by: Duration,
+    down_until: Rc<Cell<Duration>>,
 }
 
 #[async_trait(?Send)]
@@ -275,6 +278,10 @@ impl Table for DelayedTable {
     async fn update(&self, key: &Key, update: Update) -> Result<Changed> {
         // Before and after: a kill in between is a change whose answer nobody saw.
         self.clock.sleep(self.by / 2).await;
+        if self.clock.elapsed() < self.down_until.get() {
+            let down = hubferry::ErrorKind::Unavailable { retry_after: None };
+            return Err(hubferry::Error::new(down, hubferry::codes::STATE_UNAVAILABLE, "the table is down"));
+        }
         let changed = self.inner.update(key, update).await;
         self.clock.sleep(self.by / 2).await;
         changed

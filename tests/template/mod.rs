@@ -119,7 +119,7 @@ fn every_statement_says_why_it_is_there() {
             count += 1;
             // Inside `!If [condition, statement, …]` the comment stands before the `!If`.
             let above = lines.get(number.saturating_sub(2)..=number).unwrap_or_default();
-            let conditional = above.iter().any(|line| *line == "- !If");
+            let conditional = above.contains(&"- !If");
             let commented = before.starts_with('#') || (conditional && above.iter().any(|line| line.starts_with('#')));
             assert!(commented, "line {} of template.yaml, `{line}`, has no comment above it", number + 2);
         }

@@ -207,7 +207,9 @@ impl RateLimiter {
             daily.limit = Some(limit);
         }
         if let Some(remaining) = number("x-hubspot-ratelimit-daily-remaining") {
-            daily.remaining = Some(remaining);
+            // An answer that was long under way tells of a moment that is past: within a day the number only falls.
+            let fallen = daily.remaining.filter(|_| daily.until == Some(self.midnight()));
+            daily.remaining = Some(fallen.map_or(remaining, |known| known.min(remaining)));
             daily.until = Some(self.midnight());
         }
     }

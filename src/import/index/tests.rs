@@ -81,7 +81,7 @@ impl Bench {
             sequencer: None,
         };
         let admission = self.runs.admit("import", "contacts", &source, "", &id, |_| false).await.unwrap();
-        assert!(matches!(admission, Admission::Run { .. }));
+        assert!(matches!(admission, Admission::Run(_)));
         id
     }
 
