@@ -5,6 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
+    time::Duration,
 };
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse};
@@ -177,9 +178,19 @@ impl App {
     async fn dispatch(&self, event: Event, deadline: Deadline, owner: &str) -> Result<Answer> {
         match event {
             Event::Imports(sources) => {
-                let mut answers = Vec::new();
+                let (mut answers, mut failed) = (Vec::new(), None);
                 for source in &sources {
-                    answers.push(Box::pin(import::on_object(self, source, deadline, owner)).await?);
+                    match Box::pin(import::on_object(self, source, deadline, owner)).await {
+                        Ok(answer) => answers.push(answer),
+                        // One object that cannot be imported does not keep the others from it.
+                        Err(error) => {
+                            tracing::error!(error_code = %error.code(), bucket = source.bucket, key = source.key, "{error:?}");
+                            failed.get_or_insert(error);
+                        }
+                    }
+                }
+                if let Some(error) = failed {
+                    return Err(error);
                 }
                 Ok(match answers.len() {
                     1 => answers.remove(0),
@@ -218,20 +229,30 @@ impl App {
         }
     }
 
+    fn deadline_allows_another(&self, deadline: Deadline) -> bool {
+        deadline.allows(self.env.clock.now(), RUN_NEEDS)
+    }
+
     /// Goes on with every run that was cut off and that nobody holds.
     async fn sweep(&self, deadline: Deadline, owner: &str) -> Result<Answer> {
         let mut answers = Vec::new();
-        for run_id in self.runs.open_runs().await? {
+        for (run_id, is_old) in self.runs.open_runs().await? {
+            if !answers.is_empty() && !self.deadline_allows_another(deadline) {
+                break;
+            }
             let Some(run) = self.runs.get(&run_id).await? else {
-                // Its maker died before it made the run; the event will come again.
-                self.runs.close(&run_id).await?;
+                // Being made right now, or its maker died before it made it: then the event comes again.
+                if is_old {
+                    self.runs.close(&run_id).await?;
+                }
                 continue;
             };
             if run.outcome.is_some() {
                 self.runs.close(&run_id).await?;
                 continue;
             }
-            if run.lease_expires_at > self.env.clock.now() {
+            let now = self.env.clock.now();
+            if run.lease_expires_at > now || run.not_before > now {
                 continue;
             }
             match Box::pin(import::resume(self, &run, deadline, owner)).await {
@@ -248,6 +269,9 @@ impl App {
         })
     }
 }
+
+/// Time that a run needs to get anywhere at all.
+const RUN_NEEDS: Duration = Duration::from_secs(30);
 
 fn failure(message_id: &str) -> BatchItemFailure {
     let mut failure = BatchItemFailure::default();
@@ -363,7 +387,9 @@ impl Process {
         let (payload, context) = event.into_parts();
         self.env.memory_mb.set(u32::try_from(context.env_config.memory).unwrap_or(0));
         let deadline = deadline(context.deadline, self.env.clock.now());
-        let result = async { self.app().await?.handle(payload, deadline, &context.request_id).await }.await;
+        // Lambda gives repeated attempts of an invocation one id.
+        let owner = format!("{}/{:x}", context.request_id, self.env.rng.u64());
+        let result = async { self.app().await?.handle(payload, deadline, &owner).await }.await;
         result.map_err(|error| {
             tracing::error!(error_code = %error.code(), hint = error.hint(), "{error:?}");
             Diagnostic::from(error)

@@ -40,28 +40,15 @@ impl Pending {
         !self.alone && !later.properties.iter().any(|(_, value)| value.starts_with(';'))
     }
 
-    fn merge(&mut self, row: RowId, later: Input) {
+    fn merge(&mut self, row: RowId, later: Input, first_wins: &[PropertyName]) {
         if let [(_, own @ None)] = self.rows.as_mut_slice() {
             *own = Some(self.input.clone());
         }
-        let mut places: Option<HashMap<PropertyName, usize>> = None;
         for (name, value) in &later.properties {
-            // Rows of one file name the same properties in the same order, so that the first guess is nearly always right.
-            let guess = self.input.properties.iter().position(|(known, _)| Rc::ptr_eq(known, name));
-            let place = guess.or_else(|| {
-                places
-                    .get_or_insert_with(|| {
-                        self.input
-                            .properties
-                            .iter()
-                            .enumerate()
-                            .map(|(index, (name, _))| (name.clone(), index))
-                            .collect()
-                    })
-                    .get(name)
-                    .copied()
-            });
-            match place.and_then(|place| self.input.properties.get_mut(place)) {
+            // Rows of one file share their names, so that comparing pointers nearly always suffices.
+            let known = self.input.properties.iter_mut().find(|(known, _)| Rc::ptr_eq(known, name) || known == name);
+            match known {
+                Some((_, known)) if !known.is_empty() && first_wins.contains(name) => {}
                 Some((_, known)) => known.clone_from(value),
                 None => self.input.properties.push((name.clone(), value.clone())),
             }
@@ -84,20 +71,42 @@ impl Pending {
 }
 
 /// Inputs that are waiting to be sent, and the keys of those that are on their way.
-#[derive(Default)]
 pub struct Batcher {
     /// At most one per key, none of a key in flight.
     ready: VecDeque<Pending>,
-    /// How many have left `ready`, so that `places` stay valid.
+    /// The place of the first one in `ready`, so that `places` stay valid.
     taken: usize,
     /// Where a key's input is in `ready`, counted from the first one ever; `None` while it is in flight.
     places: HashMap<Rc<str>, Option<usize>>,
     /// What waits for a key that is ready or in flight.
     waiting: HashMap<Rc<str>, VecDeque<Pending>>,
     waiting_len: usize,
+    /// Properties that are written only where there is no value: of rows that are merged, the first one's counts.
+    first_wins: Vec<PropertyName>,
+}
+
+/// Where places begin: there is room for as many in front of it as there will ever be.
+const FIRST_PLACE: usize = 1 << 40;
+
+impl Default for Batcher {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
 }
 
 impl Batcher {
+    /// An empty one. `first_wins` are the properties that are written only where there is no value yet.
+    pub fn new(first_wins: Vec<PropertyName>) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            taken: FIRST_PLACE,
+            places: HashMap::new(),
+            waiting: HashMap::new(),
+            waiting_len: 0,
+            first_wins,
+        }
+    }
+
     /// Adds what a row says about a record.
     pub fn add(&mut self, row: RowId, input: Input) {
         let folded: Rc<str> = input.folded_key().into();
@@ -113,7 +122,7 @@ impl Batcher {
                     (None, None) => None,
                 };
                 match last {
-                    Some(pending) if pending.can_merge(&input) => pending.merge(row, input),
+                    Some(pending) if pending.can_merge(&input) => pending.merge(row, input, &self.first_wins),
                     _ => {
                         self.waiting_len += 1;
                         self.waiting.entry(folded.clone()).or_default().push_back(Pending::new(folded, row, input));
@@ -126,6 +135,18 @@ impl Batcher {
     fn push_ready(&mut self, pending: Pending) {
         self.places.insert(pending.folded.clone(), Some(self.taken + self.ready.len()));
         self.ready.push_back(pending);
+    }
+
+    /// What waited is older than what is ready: it goes first.
+    fn push_ready_first(&mut self, pending: Pending) {
+        self.taken -= 1;
+        self.places.insert(pending.folded.clone(), Some(self.taken));
+        self.ready.push_front(pending);
+    }
+
+    /// The first row of the input whose turn it is.
+    pub fn front_row(&self) -> Option<u64> {
+        self.ready.front()?.rows.first().map(|(row, _)| row.number())
     }
 
     /// Inputs that could be sent now.
@@ -198,7 +219,7 @@ impl Batcher {
         };
         if let Some(pending) = next {
             self.waiting_len -= 1;
-            self.push_ready(pending);
+            self.push_ready_first(pending);
         }
     }
 }

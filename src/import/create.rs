@@ -29,7 +29,7 @@ impl Job {
     ) -> Result<()> {
         let mut missing: Vec<(Rc<ObjectSchema>, usize, Option<String>, bool)> = Vec::new();
         for record in record_specs(&self.import)? {
-            let schema = self.account.schema(&record.object, SchemaParts::default(), self.deadline).await?;
+            let schema = self.account.schema(&record.object, SchemaParts::default(), self.calls_until()).await?;
             let known: BTreeSet<String> = schema
                 .properties
                 .values()
@@ -83,9 +83,9 @@ impl Job {
                 has_unique_value: is_key,
                 options: if guessed.kind == "bool" && !is_key { yes_and_no() } else { Vec::new() },
             };
-            self.account.create_property(&schema.object, &new, self.deadline).await?;
+            self.account.create_property(&schema.object, &new, self.calls_until()).await?;
             tracing::info!(run_id = self.lease.run_id, object_type = %schema.object, property = new.name, "property created");
-            self.notes.push(format!("created the property `{}` ({}) of {}", new.name, new.kind, schema.object));
+            self.note(format!("created the property `{}` ({}) of {}", new.name, new.kind, schema.object));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! it. Everything here may be repeated after a crash: writes are upserts by a unique property or updates by id, and the image
 //! that was kept first is the one that counts.
 
-use std::rc::Rc;
+use std::{collections::HashSet, rc::Rc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -74,8 +74,15 @@ pub(super) struct Delivery {
     pub(super) fill_if_empty: Vec<PropertyName>,
     /// Where old values are kept; none, if they are not.
     pub(super) before_images: Option<Location>,
-    /// When the run was started: what was created since may be its own.
+    /// When the run was started, by HubSpot's clock: what was created since is its own.
     pub(super) started_at: Timestamp,
+    /// Mode `archive`: hashes of the keys that an earlier invocation of the run was about to archive.
+    pub(super) archived_before: Rc<HashSet<u64>>,
+}
+
+/// Of a folded key.
+pub(super) fn key_hash(key: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(crate::record::fold_key(key).as_bytes())
 }
 
 /// An input that is to be written.
@@ -139,7 +146,7 @@ impl Delivery {
             (None, false) => Some(&self.key),
         };
 
-        let found = self.existing(id_property, &inputs, &delivered, permit.take(), deadline).await?;
+        let found = self.existing(id_property, &inputs, &delivered, &mut permit, deadline).await?;
         let mut planned = Vec::new();
         for (at, input) in inputs.iter().enumerate() {
             if delivered.get(at).is_some_and(Option::is_some) {
@@ -153,7 +160,8 @@ impl Delivery {
         if let Some(folder) = &self.before_images
             && !planned.is_empty()
         {
-            self.keep_before_images(folder, number, &planned, &found).await?;
+            let keys: Vec<String> = inputs.iter().map(|input| input.key.clone()).collect();
+            self.keep_before_images(folder, number, &planned, &found, &keys).await?;
         }
         for kind in [WriteKind::Upsert, WriteKind::Update, WriteKind::Archive] {
             let (places, batch): (Vec<usize>, Vec<Input>) = planned
@@ -167,7 +175,7 @@ impl Delivery {
             let id_property = if kind == WriteKind::Upsert { id_property } else { None };
             let write = Write { kind, object: &self.object, id_property };
             let mut verdicts = vec![None; batch.len()];
-            self.account.write(write, &batch, &mut verdicts, None, deadline).await?;
+            self.account.write(write, &batch, &mut verdicts, permit.take(), deadline).await?;
             for (at, verdict) in places.into_iter().zip(verdicts) {
                 set(&mut delivered, at, verdict.map_or(Delivered::Unknown, Delivered::from));
             }
@@ -181,7 +189,7 @@ impl Delivery {
         id_property: Option<&str>,
         inputs: &[Input],
         decided: &[Option<Delivered>],
-        permit: Option<Permit>,
+        permit: &mut Option<Permit>,
         deadline: Deadline,
     ) -> Result<Vec<Option<Found>>> {
         let matters = !matches!(self.mode, Mode::Upsert | Mode::Mirror)
@@ -198,7 +206,7 @@ impl Delivery {
         }
         let places: Vec<usize> = (0..inputs.len()).filter(|at| decided.get(*at).is_none_or(Option::is_none)).collect();
         let keys: Vec<String> = places.iter().filter_map(|at| inputs.get(*at)).map(|input| input.key.clone()).collect();
-        let read = self.account.read(&self.object, id_property, &keys, &properties, permit, deadline).await?;
+        let read = self.account.read(&self.object, id_property, &keys, &properties, permit.take(), deadline).await?;
         if read.len() != keys.len() {
             return Err(Error::new(
                 ErrorKind::Corrupt,
@@ -220,15 +228,15 @@ impl Delivery {
         let mut input = input.clone();
         match (self.mode, found) {
             (Mode::Create, Some(found)) => {
-                // Our own write, whose answer was lost or whose checkpoint was not reached: it is there, as we wrote it.
-                let ours = found.created_at.is_some_and(|created| created >= self.started_at)
-                    && input.properties.iter().all(|(name, value)| found.value(name).unwrap_or_default() == value);
-                return Err(if ours {
-                    Delivered::Written { id: found.id.clone(), created: true }
-                } else {
+                // Made since the run began: its own record, whose answer was lost or whose checkpoint was not reached, or that of an
+                // earlier row with this key. It is written again, so that the later row wins.
+                if found.created_at.is_none_or(|created| created < self.started_at) {
                     let reason = format!("a record with this `{}` exists already", self.key);
-                    Delivered::Refused(Reason::new(codes::KEY_EXISTS, reason))
-                });
+                    return Err(Delivered::Refused(Reason::new(codes::KEY_EXISTS, reason)));
+                }
+            }
+            (Mode::Archive, None) if self.archived_before.contains(&key_hash(&input.key)) => {
+                return Err(Delivered::Written { id: String::new(), created: false });
             }
             (Mode::Update | Mode::Archive, None) => {
                 let reason = format!("no record has this `{}`", self.key);
@@ -266,6 +274,7 @@ impl Delivery {
         number: &str,
         planned: &[Planned],
         found: &[Option<Found>],
+        keys: &[String],
     ) -> Result<()> {
         let mut body = Vec::new();
         for planned in planned {
@@ -280,7 +289,7 @@ impl Delivery {
                             (name.to_string(), found.value(name).map_or(serde_json::Value::Null, Into::into))
                         })
                         .collect();
-                    json!({ "object": self.object, "existed": true, "id": found.id, "archives": planned.kind == WriteKind::Archive,
+                    json!({ "object": self.object, "existed": true, "id": found.id, "key": keys.get(planned.at), "archives": planned.kind == WriteKind::Archive,
                             "updated_at": found.updated_at, "before": old, "after": after(&planned.input) })
                 }
                 None => json!({ "object": self.object, "existed": false, "key": planned.input.key,

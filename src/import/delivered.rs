@@ -63,7 +63,7 @@ pub(super) fn keeps_index(import: &Import) -> bool {
 impl Job {
     /// Enters the run among those that write, and loads what the last file delivered. `fresh`: nothing of the run was ever saved.
     pub(super) async fn begin_index(&mut self, lanes: &[Lane], fresh: bool) -> Result<()> {
-        let portal = self.account.details(self.deadline).await?.portal_id;
+        let portal = self.account.details(self.calls_until()).await?.portal_id;
         let targets: Vec<String> = lanes.iter().map(|lane| format!("{}:{}", lane.object, lane.delivery.key)).collect();
         let fingerprint = Fingerprint {
             target: format!("{portal}/{}", targets.join("+")),
@@ -93,8 +93,8 @@ impl Job {
         } else {
             (keeper.begin_untracked(&self.lease.run_id, self.lease.fence).await?, Index::absent(None), false)
         };
-        if let Some(note) = index.note() {
-            self.notes.push(note.to_owned());
+        if let Some(note) = index.note().map(str::to_owned) {
+            self.note(note);
         }
         self.delivered = Some(DeliveredIndex { keeper, claim, hasher, index, log, skips });
         Ok(())
@@ -132,17 +132,21 @@ impl Job {
             return Ok(Mirrored::Uncertain(why));
         }
         let hasher = delivered.hasher;
+        let (margin, _) = super::flow::margins(self.deadline.remaining(self.env.clock.now()));
+        let calls_until = self.calls_until();
+        let begun_at = self.progress.mirror_after.clone();
+        let mut left = 0;
         let key = lane.delivery.key.clone();
         let properties: [PropertyName; 1] = [key.clone()];
         for page in 1..=PAGES_MAX {
             let now = self.env.clock.now();
-            if !self.deadline.allows(now, super::flow::MARGIN_MAX) {
-                self.save_mirror().await?;
+            if !self.deadline.allows(now, margin) {
+                self.save_mirror(begun_at.as_ref()).await?;
                 return Ok(Mirrored::Deadline);
             }
             let listed = self
                 .account
-                .list(&lane.object, &properties, self.progress.mirror_after.as_deref(), self.deadline)
+                .list(&lane.object, &properties, self.progress.mirror_after.as_deref(), calls_until)
                 .await?;
             let gone: Vec<Input> = listed
                 .records
@@ -157,20 +161,27 @@ impl Job {
             if !gone.is_empty() {
                 let write = Write { kind: WriteKind::Archive, object: &lane.object, id_property: None };
                 let mut verdicts = vec![None; gone.len()];
-                self.account.write(write, &gone, &mut verdicts, None, self.deadline).await?;
+                self.account.write(write, &gone, &mut verdicts, None, calls_until).await?;
                 let archived = verdicts
                     .iter()
                     .flatten()
                     .filter(|verdict| matches!(verdict, crate::hubspot::verdict::Verdict::Written { .. }));
-                self.progress.archived += archived.count() as u64;
+                let archived = archived.count() as u64;
+                self.progress.archived += archived;
+                left += gone.len() as u64 - archived;
             }
             // A cursor stays behind what was archived: a page that is read again holds nothing more to archive.
             self.progress.mirror_after.clone_from(&listed.after);
             if listed.after.is_none() {
-                return Ok(Mirrored::Done);
+                return Ok(match left {
+                    0 => Mirrored::Done,
+                    _ => Mirrored::Uncertain(format!(
+                        "{left} records that the file lacks could not be archived; the next run tries again"
+                    )),
+                });
             }
             if page % PAGES_PER_CHECKPOINT == 0 {
-                self.save_mirror().await?;
+                self.save_mirror(begun_at.as_ref()).await?;
             }
         }
         Err(Error::new(
@@ -180,10 +191,10 @@ impl Job {
         ))
     }
 
-    async fn save_mirror(&mut self) -> Result<()> {
+    async fn save_mirror(&mut self, begun_at: Option<&String>) -> Result<()> {
         self.count_costs();
-        let position = self.progress.position;
-        self.runs.checkpoint(&self.lease, self.deadline, &position, &self.progress, true).await
+        let (position, moved) = (self.progress.position, self.progress.mirror_after.as_ref() != begun_at);
+        self.runs.checkpoint(&self.lease, self.deadline, &position, &self.progress, moved).await
     }
 
     /// Makes what was delivered the new index, or takes the run off the list of those that write. To be called before the run is finished.
@@ -206,11 +217,11 @@ impl Job {
             Some(_) => super::patiently(&self.env, async || keeper.release(claim, true).await).await.map(|()| None),
         };
         match ended {
-            Ok(note) => self.notes.extend(note),
+            Ok(None) => {}
+            Ok(Some(note)) => self.note(note),
             Err(error) => {
                 tracing::warn!(run_id = self.lease.run_id, error = %error, "the delivered index was not brought up to date");
-                self.notes
-                    .push("the delivered index was not brought up to date: the next run sends every row".to_owned());
+                self.note("the delivered index was not brought up to date: the next run sends every row".to_owned());
             }
         }
     }

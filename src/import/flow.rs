@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, select_biased, stream::FuturesUnordered};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     batcher::{BATCH_INPUTS_MAX, Pending},
@@ -26,11 +26,11 @@ use crate::{
     codes,
     config::Amount,
     error::{Error, ErrorKind, Result},
-    http::rate_limit::Permit,
+    http::{rate_limit::Permit, retry::ATTEMPT_RESERVE},
     hubspot::associations::PairVerdict,
     record::{Input, Reason, Reject},
     report::{FilePosition, RowOutcome},
-    state::runs::{LEASE, RENEW_AFTER},
+    state::runs::{RENEW_AFTER, lost},
 };
 
 /// Most calls in flight. At 19 calls a second this covers 3.3 s per call; HubSpot's usual latency needs a tenth of it.
@@ -39,6 +39,15 @@ const IN_FLIGHT_MAX: usize = 64;
 /// How many batches may have landed without a saved checkpoint, beyond those in flight, before no more are sent: what is
 /// sent again after a kill stays within a few batches of what was in flight, even behind a slow one.
 const UNSAVED_BATCHES_MAX: usize = 8;
+
+/// As [`UNSAVED_BATCHES_MAX`], on top where rows wait for associations after their records.
+const UNSAVED_BATCHES_FOR_LINKS: usize = 24;
+
+/// A row this close to the first one that is not accounted for is not kept waiting for a full batch once the window fills.
+const ROWS_HELD_UP: u64 = 200;
+
+/// What must be left of the lease for a call to be begun.
+const LEASE_LEFT_MIN: SignedDuration = SignedDuration::from_secs(8);
 
 /// Rows that are held at once, waiting ones included: bounds memory when one key blocks many rows.
 const ROWS_HELD_MAX: usize = 20_000;
@@ -60,8 +69,11 @@ const TICK: Duration = Duration::from_millis(500);
 const MARGIN_MIN: Duration = Duration::from_secs(1);
 pub(super) const MARGIN_MAX: Duration = Duration::from_secs(20);
 
-/// Associations of one call. HubSpot takes 2,000; half of it keeps what is sent again after a kill small.
+/// Associations of one call at most. HubSpot takes 2,000; half of it keeps what is sent again after a kill small.
 const PAIRS_PER_CALL: usize = 1_000;
+
+/// Associations that are sent without waiting for more: at five such calls a second they keep up with what the burst limit allows.
+const PAIRS_WORTH_A_CALL: usize = 200;
 
 /// Association calls at once: they have a limit of their own, and a thousand pairs each.
 const PAIR_CALLS_MAX: usize = 2;
@@ -95,11 +107,13 @@ enum Event {
 /// Works until the run is complete or has to stop. What is accounted for is saved when this returns, unless the lease is lost.
 pub(super) async fn run(job: &mut Job, source: &mut Source, loaded: &mut Loaded) -> Result<End> {
     let now = job.env.clock.now();
-    let margin = (job.deadline.remaining(now) / 5).clamp(MARGIN_MIN, MARGIN_MAX);
+    let (margin, calls_margin) = margins(job.deadline.remaining(now));
+    // A lease that ends with the invocation is not renewed beyond it: what is left of the invocation counts then.
+    let lease_left_min = LEASE_LEFT_MIN.min(SignedDuration::try_from(margin / 2).unwrap_or(LEASE_LEFT_MIN));
+    let rows_before = job.progress.rows.read;
     let mut flow = Flow {
         saved_position: job.progress.position,
         last_save: job.env.clock.elapsed(),
-        last_saved: job.env.clock.elapsed(),
         save_not_before: Duration::ZERO,
         job,
         loaded,
@@ -109,6 +123,10 @@ pub(super) async fn run(job: &mut Job, source: &mut Source, loaded: &mut Loaded)
         saving: None,
         permit: None,
         margin,
+        calls_margin,
+        lease_left_min,
+        taken: 0,
+        rows_before,
         end: None,
         first_permit: None,
         last_permit: Duration::ZERO,
@@ -127,6 +145,13 @@ pub(super) async fn run(job: &mut Job, source: &mut Source, loaded: &mut Loaded)
     }
 }
 
+/// What is kept free before the deadline: from the first on nothing new is begun, by the second calls must have landed.
+pub(super) fn margins(remaining: Duration) -> (Duration, Duration) {
+    let margin = (remaining / 5).clamp(MARGIN_MIN, MARGIN_MAX);
+    // A call that would be refused for lack of time is not begun.
+    (margin.max(margin / 2 + ATTEMPT_RESERVE * 5 / 4), margin / 2)
+}
+
 struct Flow<'a> {
     job: &'a mut Job,
     loaded: &'a mut Loaded,
@@ -138,11 +163,15 @@ struct Flow<'a> {
     /// The next call's turn under the account's limit.
     permit: Option<LocalBoxFuture<'static, Result<Permit>>>,
     saved_position: FilePosition,
-    /// When a save was last begun, and when one last succeeded.
+    /// When a save was last begun.
     last_save: Duration,
-    last_saved: Duration,
     save_not_before: Duration,
     margin: Duration,
+    calls_margin: Duration,
+    lease_left_min: SignedDuration,
+    /// Rows read in this invocation, and accounted for before it.
+    taken: u64,
+    rows_before: u64,
     /// Set when nothing more is to be read or sent.
     end: Option<End>,
     first_permit: Option<Duration>,
@@ -164,10 +193,20 @@ impl Flow<'_> {
             if self.end.is_none() && !self.job.deadline.allows(clock.now(), self.margin) {
                 self.end = Some(End::Deadline);
             }
+            if clock.now() >= self.job.lease.held_until.get() {
+                // Nothing that is under way may be repeated any more: dropping it drops the calls.
+                return Err(lost(&self.job.lease));
+            }
             let reading = self.read(source);
             if self.in_flight.is_empty() && self.saving.is_none() {
                 if self.end.is_none() && self.is_complete() {
-                    self.end = Some(End::Complete);
+                    let accounted = self.job.progress.rows.read - self.rows_before;
+                    self.end = Some(if accounted == self.taken {
+                        End::Complete
+                    } else {
+                        let message = format!("{} rows were read and {accounted} are accounted for", self.taken);
+                        End::Failed(Error::new(ErrorKind::Corrupt, codes::ACCOUNTING, message))
+                    });
                 }
                 if let Some(end) = self.end.take() {
                     return Ok(end);
@@ -224,7 +263,6 @@ impl Flow<'_> {
                 self.saving = None;
                 match saved {
                     Ok(saved) => {
-                        self.last_saved = self.job.env.clock.elapsed();
                         let first_row = saved.first_row;
                         self.claim(saved);
                         self.unsaved.retain(|row| *row >= first_row);
@@ -254,13 +292,19 @@ impl Flow<'_> {
 
     /// Whether the lease still has time for another try.
     fn patience_left(&self) -> bool {
-        let now = self.job.env.clock.elapsed();
-        now.saturating_sub(self.last_saved) < LEASE.saturating_sub(SAVE_AGAIN * 5)
-            && self.job.deadline.allows(self.job.env.clock.now(), self.margin / 2)
+        let now = self.job.env.clock.now();
+        self.job.lease.held_until.get().duration_since(now) > self.lease_left_min / 2
+            && self.job.deadline.allows(now, self.calls_margin)
     }
 
     fn stop(&mut self, end: End) {
         self.end.get_or_insert(end);
+    }
+
+    /// Whether so much has landed behind a row that is not accounted for that no more is sent, lest it be sent twice after a kill.
+    fn is_window_full(&self) -> bool {
+        let links = if self.loaded.links.is_empty() { 0 } else { UNSAVED_BATCHES_FOR_LINKS };
+        self.unsaved.len() >= self.in_flight.len() + UNSAVED_BATCHES_MAX + links
     }
 
     fn is_complete(&self) -> bool {
@@ -309,6 +353,7 @@ impl Flow<'_> {
 
     /// Enters a row into the ledger and hands its records to the batchers.
     fn take(&mut self, row: Row) {
+        self.taken += 1;
         let end = FilePosition { byte: row.after.byte, line: row.after.line - 1 };
         let lanes = self.loaded.lanes.len();
         let reject = |ledger: &mut Ledger, cells, marks, reason| {
@@ -354,20 +399,29 @@ impl Flow<'_> {
         }
     }
 
-    /// The lane whose turn it is to send: a full batch, or what there is when nothing more can come before something lands.
+    /// The lane whose turn it is to send: that with the oldest row among those with a full batch; or with any batch, when nothing
+    /// more can come before something lands, or when its oldest row holds the others up.
     fn sendable(&self) -> Option<usize> {
+        let now = self.job.env.clock.now();
+        let lease_left = self.job.lease.held_until.get().duration_since(now);
+        let window_full = self.is_window_full();
         if self.end.is_some()
             || self.in_flight.len() >= IN_FLIGHT_MAX
-            || self.unsaved.len() >= self.in_flight.len() + UNSAVED_BATCHES_MAX
+            || lease_left < self.lease_left_min
+            // What is in flight will open the window; where nothing is, what has not been sent is what it waits for.
+            || (window_full && !self.in_flight.is_empty())
         {
             return None;
         }
-        let rest = self.loaded.exhausted() || self.is_full();
-        let lanes = &self.loaded.lanes;
-        (0..lanes.len()).max_by_key(|index| lanes[*index].batcher.ready()).filter(|index| {
-            let ready = lanes[*index].batcher.ready();
-            ready >= BATCH_INPUTS_MAX || (rest && ready > 0)
-        })
+        let rest = self.loaded.exhausted() || self.is_full() || window_full;
+        let late = self.unsaved.len() >= self.in_flight.len() + UNSAVED_BATCHES_MAX / 2;
+        let holds_up = |front: u64| late && front < self.ledger.first() + ROWS_HELD_UP;
+        let lanes = self.loaded.lanes.iter().enumerate();
+        lanes
+            .filter_map(|(index, lane)| Some((index, lane.batcher.ready(), lane.batcher.front_row()?)))
+            .filter(|(_, ready, front)| *ready >= BATCH_INPUTS_MAX || rest || holds_up(*front))
+            .min_by_key(|(_, _, front)| *front)
+            .map(|(index, ..)| index)
     }
 
     fn ask_for_permit(&mut self) {
@@ -380,7 +434,7 @@ impl Flow<'_> {
 
     /// Calls must have landed while there is still time to save what they did.
     fn calls_until(&self) -> Deadline {
-        Deadline { at: self.job.deadline.at.checked_sub(self.margin / 2).unwrap_or(Timestamp::MIN) }
+        Deadline { at: self.job.deadline.at.checked_sub(self.calls_margin).unwrap_or(Timestamp::MIN) }
     }
 
     /// Sends the next batch; what goes into it is decided only now that it is its turn.
@@ -438,9 +492,9 @@ impl Flow<'_> {
     }
 
     /// A record of the row has its verdict: associations that waited for it can be made, or never will.
-    fn associate(&mut self, row: RowId) {
+    fn associate(&mut self, row: RowId, lane: usize) {
         let (ledger, links) = (&mut self.ledger, &mut self.loaded.links);
-        for link in links.iter_mut() {
+        for link in links.iter_mut().filter(|link| link.from == lane || link.to == lane) {
             let records = ledger.records(row);
             let (Some(from), Some(to)) = (records.get(link.from), records.get(link.to)) else { continue };
             let (Some(from_outcome), Some(to_outcome)) = (from.outcome, to.outcome) else { continue };
@@ -463,13 +517,16 @@ impl Flow<'_> {
         if self.end.is_some() {
             return;
         }
-        let rest =
-            self.is_full() || (self.loaded.exhausted() && self.loaded.lanes.iter().all(|lane| lane.batcher.is_empty()));
-        let nothing_else = rest && self.pairs_in_flight == self.in_flight.len();
+        let drained = self.loaded.exhausted() && self.loaded.lanes.iter().all(|lane| lane.batcher.is_empty());
+        let waited_for =
+            self.is_full() || self.is_window_full() || (drained && self.pairs_in_flight == self.in_flight.len());
+        // Calls that write labels read them first: two at once could lose one of two labels of a pair.
+        let labelled = self.loaded.links.iter().any(|link| link.label.is_some());
+        let calls_max = if labelled { 1 } else { PAIR_CALLS_MAX };
         let deadline = self.calls_until();
         for link in &mut self.loaded.links {
-            while self.pairs_in_flight < PAIR_CALLS_MAX
-                && (link.pairs.len() >= PAIRS_PER_CALL || (nothing_else && !link.pairs.is_empty()))
+            while self.pairs_in_flight < calls_max
+                && (link.pairs.len() >= PAIRS_WORTH_A_CALL || (waited_for && !link.pairs.is_empty()))
             {
                 let (mut rows, mut pairs) = (Vec::new(), Vec::new());
                 // Each pair is in one call at a time, and once in a call.
@@ -521,7 +578,7 @@ impl Flow<'_> {
         }
         if !self.loaded.links.is_empty() {
             for row in settled {
-                self.associate(row);
+                self.associate(row, index);
             }
         }
     }

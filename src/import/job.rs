@@ -2,26 +2,28 @@
 //! [`super::flow`] does the rest.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     rc::Rc,
+    time::Duration,
 };
 
 use super::{
     batcher::Batcher,
-    deliver::Delivery,
+    deliver::{Delivery, key_hash},
     delivered::{DeliveredIndex, Mirrored},
-    flow,
+    flow, is_passing,
     ledger::RowId,
     log::Log,
     progress::{File, Progress},
     rows::{Columns, REJECT_MEMBERS, Raw, Reader, Row},
     source::{Source, Step},
 };
+use futures_util::future::Either;
 use jiff::Timestamp;
 
 use crate::{
     app::Env,
-    clock::Deadline,
+    clock::{Clock, Deadline},
     codes,
     config::{Compression, Format, Import, Mode},
     csv::{
@@ -32,10 +34,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     hubspot::{account::Account, associations::AssociationType, model::ObjectSchema, properties::SchemaParts},
     mapping::{self, Detected, Mapping, MappingSpec, Problem},
-    objects::ObjectVersion,
+    objects::{Location, ObjectVersion},
     record::{ObjectType, PropertyName},
     report::{Calls, FilePosition},
-    state::runs::{Lease, Runs},
+    state::runs::{Lease, RENEW_AFTER, Runs, lost},
 };
 
 /// Rows that are looked at to find out the formats of dates and numbers.
@@ -43,6 +45,12 @@ const SAMPLE_ROWS: usize = 2_000;
 
 /// Bytes that are looked at for it, and to find out how the file is written.
 const SAMPLE_BYTES: usize = 512 * 1024;
+
+/// Bytes of what is remembered about a file: it stands in the run's item, which DynamoDB bounds to 400 KB.
+const FILE_BYTES_MAX: usize = 100 * 1024;
+
+/// Notes of a report.
+const NOTES_MAX: usize = 100;
 
 /// How an invocation's work on a run ended.
 pub(super) enum End {
@@ -53,6 +61,8 @@ pub(super) enum End {
     NotMirrored(Option<(u64, u64)>),
     /// The deadline is near.
     Deadline,
+    /// A run of an older version of the object has not stopped yet.
+    OlderGoesOn,
     /// Too many rejects.
     Aborted,
     /// A run-level error; what settled before it is saved.
@@ -107,8 +117,6 @@ pub(super) struct Job {
     pub(super) progress: Progress,
     pub(super) rejects: Log,
     pub(super) ignored_columns: Vec<String>,
-    /// What a reader of the report should know besides.
-    pub(super) notes: Vec<String>,
     pub(super) delivered: Option<DeliveredIndex>,
     /// Calls and writes of this invocation that `progress` does not count yet are measured from these.
     pub(super) baseline: Baseline,
@@ -121,6 +129,9 @@ pub(super) struct Baseline {
     pub(super) table_writes: u64,
     pub(super) object_requests: u64,
     pub(super) earlier: (Calls, u64, u64),
+    pub(super) earlier_gb_seconds: f64,
+    /// When the invocation took the event up, on the clock's own scale.
+    pub(super) began: Duration,
 }
 
 impl Job {
@@ -133,31 +144,37 @@ impl Job {
             self.file_compression(),
             self.progress.position.byte,
         );
-        let mut loaded = match self.load(&mut source).await {
+        let (lease, clock, runs) = (self.lease.clone(), self.env.clock.clone(), self.runs.clone());
+        let deadline = self.deadline;
+        let loading = self.load(&mut source);
+        let mut loaded = match held(&runs, &lease, &*clock, deadline, loading).await {
             Ok(Some(loaded)) => loaded,
             Ok(None) => return Ok(End::Complete),
-            Err(error) if error.kind() == ErrorKind::Invalid => {
+            Err(error) if error.kind() == ErrorKind::Invalid && fresh => {
                 return Ok(End::Invalid(error.context(&self.object.location)));
             }
             Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
             Err(error) => return Ok(End::Failed(error.context(&self.object.location))),
         };
-        if let Err(error) = self.begin_index(&loaded.lanes, fresh).await {
+        let beginning = self.begin_index(&loaded.lanes, fresh);
+        if let Err(error) = held(&runs, &lease, &*clock, deadline, beginning).await {
             return if error.kind() == ErrorKind::Fenced { Err(error) } else { Ok(End::Failed(error)) };
         }
         let end = flow::run(self, &mut source, &mut loaded).await?;
         match (&end, loaded.lanes.first()) {
-            (End::Complete, Some(lane)) if self.import.mode == Mode::Mirror => match self.mirror(lane).await {
-                Ok(Mirrored::Done) => Ok(end),
-                Ok(Mirrored::Deadline) => Ok(End::Deadline),
-                Ok(Mirrored::Uncertain(note)) => {
-                    self.notes.push(note);
-                    Ok(End::NotMirrored(None))
+            (End::Complete, Some(lane)) if self.import.mode == Mode::Mirror => {
+                match held(&runs, &lease, &*clock, deadline, self.mirror(lane)).await {
+                    Ok(Mirrored::Done) => Ok(end),
+                    Ok(Mirrored::Deadline) => Ok(End::Deadline),
+                    Ok(Mirrored::Uncertain(note)) => {
+                        self.note(note);
+                        Ok(End::NotMirrored(None))
+                    }
+                    Ok(Mirrored::Braked(missing)) => Ok(End::NotMirrored(Some((missing.count, missing.known)))),
+                    Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
+                    Err(error) => Ok(End::Failed(error)),
                 }
-                Ok(Mirrored::Braked(missing)) => Ok(End::NotMirrored(Some((missing.count, missing.known)))),
-                Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
-                Err(error) => Ok(End::Failed(error)),
-            },
+            }
             _ => Ok(end),
         }
     }
@@ -230,8 +247,12 @@ impl Job {
             self.create_missing(&columns, loading.dialect.as_ref(), &names, source.compression()).await?;
         }
         let lanes = self.lanes(&columns.header, &detected).await?;
-        self.progress.file =
-            Some(File { compression: source.compression(), dialect: loading.dialect, columns: names, detected });
+        let file = File { compression: source.compression(), dialect: loading.dialect, columns: names, detected };
+        if serde_json::to_vec(&file).map_or(0, |bytes| bytes.len()) > FILE_BYTES_MAX {
+            let message = format!("the names of the {} columns are too long to be remembered", file.columns.len());
+            return Err(Error::invalid(codes::TOO_MANY_COLUMNS, message));
+        }
+        self.progress.file = Some(file);
         Ok(Some(Loaded {
             reader: loading.reader,
             read_ahead,
@@ -254,7 +275,7 @@ impl Job {
                 }
             }
             for property in
-                self.account.schema(&spec.object, SchemaParts::default(), self.deadline).await?.properties.values()
+                self.account.schema(&spec.object, SchemaParts::default(), self.calls_until()).await?.properties.values()
             {
                 known.insert(normal(&property.name));
                 known.insert(normal(&property.label));
@@ -265,12 +286,14 @@ impl Job {
 
     /// The mapping of each of a row's records, checked against the account. All problems of all of them at once.
     async fn lanes(&mut self, header: &[String], detected: &Detected) -> Result<Vec<Lane>> {
-        let time_zone = self.account.details(self.deadline).await?.time_zone.clone();
+        let time_zone = self.account.details(self.calls_until()).await?.time_zone.clone();
+        let archived_before = Rc::new(self.archived_before().await?);
         let mut lanes = Vec::new();
         let mut problems: Vec<Problem> = Vec::new();
         let mut ignored: Option<Vec<String>> = None;
+        let mut notes = Vec::new();
         for record in record_specs(&self.import)? {
-            let schema = self.account.schema(&record.object, SchemaParts::default(), self.deadline).await?;
+            let schema = self.account.schema(&record.object, SchemaParts::default(), self.calls_until()).await?;
             let key_property = self.key_property(&record, &schema).await?;
             let spec = MappingSpec {
                 object: &record.object,
@@ -283,7 +306,7 @@ impl Job {
             };
             let needs = Mapping::needs(&spec, header, &schema);
             let parts = SchemaParts { owners: needs.owners, pipelines: needs.pipelines };
-            let schema = self.account.schema(&record.object, parts, self.deadline).await?;
+            let schema = self.account.schema(&record.object, parts, self.calls_until()).await?;
             match Mapping::compile(&spec, header, &schema, detected.clone()) {
                 Ok(mapping) => {
                     let unused: Vec<String> =
@@ -293,24 +316,32 @@ impl Job {
                         Some(others) => others.into_iter().filter(|column| unused.contains(column)).collect(),
                     });
                     if !mapping.fill_if_empty().is_empty() {
-                        self.notes.push(format!("{}: `fill: if_empty` costs one more call per batch, to read", record.object));
+                        notes.push(format!(
+                            "{}: `fill: if_empty` costs one more call per batch, to read",
+                            record.object
+                        ));
                     }
-                    let delivery = self.delivery(&record, &mapping, key_property);
-                    lanes.push(Lane {
-                        object: record.object,
-                        mapping,
-                        batcher: Batcher::default(),
-                        delivery: Rc::new(delivery),
-                    });
+                    let batcher = Batcher::new(mapping.fill_if_empty().to_vec());
+                    let delivery = self.delivery(&record, &mapping, key_property, &archived_before);
+                    lanes.push(Lane { object: record.object, mapping, batcher, delivery: Rc::new(delivery) });
                 }
                 Err(more) => problems.extend(more),
             }
+        }
+        for note in notes {
+            self.note(note);
         }
         self.ignored_columns = ignored.unwrap_or_default();
         if problems.is_empty() { Ok(lanes) } else { Err(mapping_error(&problems)) }
     }
 
-    fn delivery(&self, record: &RecordSpec<'_>, mapping: &Mapping, key_property: Option<PropertyName>) -> Delivery {
+    fn delivery(
+        &self,
+        record: &RecordSpec<'_>,
+        mapping: &Mapping,
+        key_property: Option<PropertyName>,
+        archived_before: &Rc<HashSet<u64>>,
+    ) -> Delivery {
         Delivery {
             account: self.account.clone(),
             objects: self.env.objects.clone(),
@@ -320,8 +351,11 @@ impl Job {
             key_property,
             mode: self.import.mode,
             fill_if_empty: mapping.fill_if_empty().to_vec(),
-            before_images: self.import.before_images.then(|| self.state_folder()),
+            // What is about to be archived is written down in any case: after a kill it cannot be found any more.
+            before_images: (self.import.before_images || self.import.mode == Mode::Archive)
+                .then(|| self.state_folder()),
             started_at: self.started_at,
+            archived_before: archived_before.clone(),
         }
     }
 
@@ -335,7 +369,10 @@ impl Job {
         if unique {
             return Ok(None);
         }
-        match self.account.ensure_key_property(&record.object, key, self.import.create_properties, self.deadline).await
+        match self
+            .account
+            .ensure_key_property(&record.object, key, self.import.create_properties, self.calls_until())
+            .await
         {
             Ok(name) => Ok(Some(name.as_str().into())),
             Err(error) if error.code() == codes::KEY_NOT_UNIQUE && !self.import.create_properties => Ok(None),
@@ -356,7 +393,9 @@ impl Job {
                 return Err(Error::invalid(codes::CONFIG_INVALID, message));
             };
             let label = match &rule.label {
-                Some(label) => Some(self.account.association_type(&rule.from, &rule.to, label, self.deadline).await?),
+                Some(label) => {
+                    Some(self.account.association_type(&rule.from, &rule.to, label, self.calls_until()).await?)
+                }
                 None => None,
             };
             let (from_object, to_object) = (rule.from.clone(), rule.to.clone());
@@ -445,12 +484,49 @@ impl Loading {
 }
 
 impl Job {
+    /// By when calls must have landed, so that there is time to save what they did.
+    pub(super) fn calls_until(&self) -> Deadline {
+        let (_, margin) = flow::margins(self.deadline.remaining(self.env.clock.now()));
+        Deadline { at: self.deadline.at.checked_sub(margin).unwrap_or(Timestamp::MIN) }
+    }
+
+    /// Adds what a reader of the report should know besides; once, however many invocations come across it.
+    pub(super) fn note(&mut self, note: String) {
+        if !self.progress.notes.contains(&note) && self.progress.notes.len() < NOTES_MAX {
+            self.progress.notes.push(note);
+        }
+    }
+
+    /// Mode `archive`: what an earlier invocation was about to archive. Its records are not found any more if it did.
+    async fn archived_before(&self) -> Result<HashSet<u64>> {
+        let mut keys = HashSet::new();
+        if self.import.mode != Mode::Archive || self.lease.invocations == 1 {
+            return Ok(keys);
+        }
+        let folder = self.state_folder();
+        let prefix = Location::new(&folder.bucket, format!("{}before-", folder.key));
+        for image in self.env.objects.list(&prefix).await? {
+            let Some((bytes, _)) = self.env.objects.get(&image).await? else { continue };
+            for line in bytes.split(|byte| *byte == b'\n') {
+                if let Ok(line) = serde_json::from_slice::<serde_json::Value>(line)
+                    && let Some(key) = line.get("key").and_then(serde_json::Value::as_str)
+                {
+                    keys.insert(key_hash(key));
+                }
+            }
+        }
+        Ok(keys)
+    }
+
     /// Brings the progress up to what the doors have counted.
     pub(super) fn count_costs(&mut self) {
         let (calls, writes, requests) = self.baseline.earlier;
         let mut total = calls;
         total += calls_of(&self.account) - self.baseline.calls;
         self.progress.calls = total;
+        let spent = self.env.clock.elapsed().saturating_sub(self.baseline.began).as_secs_f64();
+        self.progress.gb_seconds =
+            self.baseline.earlier_gb_seconds + spent * f64::from(self.env.memory_mb.get()) / 1024.0;
         self.progress.table_writes = writes + self.env.table.writes().saturating_sub(self.baseline.table_writes);
         self.progress.object_requests =
             requests + self.env.objects.requests().saturating_sub(self.baseline.object_requests);
@@ -471,6 +547,28 @@ impl Loaded {
         let next = self.reader.next().map(|raw| self.columns.row(raw));
         self.drained = self.ended && next.is_none();
         next
+    }
+}
+
+/// Renews the lease while something goes on that does not do so itself.
+pub(super) async fn held<T>(
+    runs: &Runs,
+    lease: &Lease,
+    clock: &dyn Clock,
+    deadline: Deadline,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        let tick = clock.sleep(RENEW_AFTER);
+        match futures_util::future::select(work.as_mut(), tick).await {
+            Either::Left((done, _)) => return done,
+            Either::Right(((), _)) => match runs.renew(lease, deadline).await {
+                Err(error) if !is_passing(&error) => return Err(error),
+                _ if clock.now() >= lease.held_until.get() => return Err(lost(lease)),
+                _ => {}
+            },
+        }
     }
 }
 

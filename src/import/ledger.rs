@@ -133,7 +133,13 @@ impl Ledger {
             record.outcome = Some(outcome);
             record.id = id.filter(|id| !id.is_empty()).map(str::to_owned);
         }
-        self.settle(row, outcome, reason);
+        let failed = matches!(outcome, RowOutcome::Rejected | RowOutcome::Deferred);
+        if lane == 0 || failed {
+            self.settle(row, outcome, reason);
+        } else {
+            // The row counts as its first record does.
+            self.release(row);
+        }
     }
 
     /// What is known of the row's records.

@@ -45,9 +45,6 @@ use crate::{
 /// How soon a continuation is delivered: at once.
 const CONTINUE_AT_ONCE: u16 = 0;
 
-/// How long a run whose calls failed waits before it is tried again.
-const CONTINUE_AFTER_FAILURE_SECONDS: u16 = 60;
-
 /// How long a run waits for that of the object's older version: longer than a lease, so that one that has died is not waited for.
 const OLDER_RUN_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -88,17 +85,21 @@ pub async fn on_object(app: &App, source: &SourceObject, deadline: Deadline, own
         ));
     }
     let location = Location::new(&source.bucket, &source.key);
+    let sequencer = source.sequencer.as_deref().map(normalised);
 
     // Known already? Then nothing else matters, not even whether the object is still there.
     if let Some(etag_or_version) = known_version(source)
         && let Some(run) = app.runs().of_version(&source.bucket, &source.key, &etag_or_version).await?
         && run.outcome.is_some()
         && !runs_again(&run, &import)
+        // A later upload of the same contents, where the bucket keeps no versions, is looked at more closely.
+        && sequencer.as_ref().zip(run.source.sequencer.as_ref()).is_none_or(|(ours, theirs)| ours <= theirs)
     {
         return Ok(Answer::Report(Box::new(duplicate(run))));
     }
 
-    let object = match app.env().objects.head(&location, source.version_id.as_deref()).await {
+    let head = async || app.env().objects.head(&location, source.version_id.as_deref()).await;
+    let object = match patiently(app.env(), head).await {
         Ok(object) => object,
         Err(error) if error.kind() == ErrorKind::NotFound => return gone(app, &import, source, error).await,
         Err(error) => return Err(error.context(format!("reading {location}"))),
@@ -117,13 +118,15 @@ pub async fn on_object(app: &App, source: &SourceObject, deadline: Deadline, own
         version_id: object.version_id.clone(),
         etag: object.etag.clone(),
         size: object.size,
-        sequencer: source.sequencer.as_deref().map(normalised),
+        sequencer,
     };
     let new_id = run_id(app.env().clock.now(), &app.env().rng);
-    let admission = app
-        .runs()
-        .admit("import", &import.name, &run_source, &settings_of(&import), &new_id, |run| runs_again(run, &import))
-        .await?;
+    let settings = settings_of(&import);
+    let admit = async || {
+        let again = |run: &Run| runs_again(run, &import);
+        app.runs().admit("import", &import.name, &run_source, &settings, &new_id, again).await
+    };
+    let admission = patiently(app.env(), admit).await?;
     match admission {
         Admission::Duplicate(run) => Ok(Answer::Report(Box::new(duplicate(*run)))),
         Admission::Superseded => Ok(Answer::Report(Box::new(superseded(app, &import, source, &object)))),
@@ -289,6 +292,7 @@ async fn work(
             return Ok(Answer::Report(Box::new(report)));
         }
     };
+    let account = import.hubspot.clone();
     let result = on_lease(app, &import, &lease, &run, deadline, spent).await;
     match result {
         Ok(report) => Ok(Answer::Report(Box::new(report))),
@@ -296,6 +300,23 @@ async fn work(
             tracing::warn!(run_id = id, "another invocation has taken the run over; this one stops");
             let mut report = duplicate(*run);
             report.outcome = Outcome::Busy;
+            report.account = account;
+            Ok(Answer::Report(Box::new(report)))
+        }
+        // What cannot even be taken up (its state is damaged, its account is gone) is not tried for ever.
+        Err(error) if !is_passing(&error) && run.stalls > STALLS_MAX => {
+            let now = app.env().clock.now();
+            let mut report = blank_report(
+                &run.name,
+                &account,
+                Some(run.run_id.clone()),
+                source_of(&run.source),
+                run.started_at,
+                now,
+            );
+            report.error = Some(ReportError::from(&error));
+            app.runs().finish(&lease, &report).await?;
+            log_summary(&report);
             Ok(Answer::Report(Box::new(report)))
         }
         Err(error) => Err(error),
@@ -333,6 +354,8 @@ async fn on_lease(
         table_writes: spent.table_writes,
         object_requests: spent.object_requests,
         earlier,
+        earlier_gb_seconds: progress.gb_seconds,
+        began: spent.elapsed,
     };
     let end = if run.stalls > STALLS_MAX || run.invocations > INVOCATIONS_MAX {
         End::Failed(Error::new(
@@ -360,22 +383,19 @@ async fn on_lease(
         progress: std::mem::take(&mut progress),
         rejects,
         ignored_columns: Vec::new(),
-        notes: Vec::new(),
         delivered: None,
         baseline,
     };
     let end = match end {
         End::Complete => match older_stopped(&job, run.older.as_deref()).await {
             Ok(true) => job.work().await?,
-            Ok(false) => End::Deadline,
+            Ok(false) => End::OlderGoesOn,
             Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
             Err(error) => End::Failed(error),
         },
         stalled => stalled,
     };
     job.count_costs();
-    let spent = env.clock.elapsed().saturating_sub(spent.elapsed).as_secs_f64();
-    job.progress.gb_seconds += spent * f64::from(env.memory_mb.get()) / 1024.0;
     conclude(app, job, run, end).await
 }
 
@@ -401,8 +421,9 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
     let env = app.env();
     let now = env.clock.now();
     let not_mirrored = matches!(end, End::NotMirrored(_));
+    let waits = matches!(end, End::OlderGoesOn);
     let nothing_written = matches!(end, End::Invalid(_));
-    let (outcome, error) = match end {
+    let (mut outcome, mut failure) = match end {
         End::Complete | End::NotMirrored(_) if !job.progress.rows.add_up() => {
             let error = Error::new(ErrorKind::Corrupt, codes::ACCOUNTING, "read rows and accounted-for rows differ");
             (Outcome::Failed, Some(error))
@@ -418,7 +439,7 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
             );
             (Outcome::Aborted, Some(Error::invalid(codes::MIRROR_BRAKE, message)))
         }
-        End::Deadline => (Outcome::Yielded, None),
+        End::Deadline | End::OlderGoesOn => (Outcome::Yielded, None),
         End::Aborted => {
             let rows = job.progress.rows;
             let message = format!("{} of {} rows were rejected", rows.rejected, rows.read);
@@ -443,9 +464,20 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
     let (ending, media_type) = columns.as_ref().map_or(("csv", "text/csv"), Columns::rejects_kind);
     let rejects_at = Location::new(&source_bucket, format!("rejects/{}/{}.{ending}", job.import.name, run.run_id));
     let any_rejects = !job.rejects.is_empty();
+    let mut rejects_lost = false;
     if outcome.is_final() && any_rejects {
         let head = columns.as_ref().map(Columns::rejects_head).unwrap_or_default();
-        patiently(env, async || job.rejects.join(&rejects_at, &head, media_type).await).await?;
+        let joining = patiently(env, async || job.rejects.join(&rejects_at, &head, media_type).await);
+        let joined = job::held(&job.runs, &job.lease, &*env.clock, job.deadline, joining).await;
+        if let Err(error) = joined {
+            if is_passing(&error) || error.kind() == ErrorKind::Fenced {
+                return Err(error);
+            }
+            // Refused for good: the run must end all the same, and say so.
+            rejects_lost = true;
+            outcome = Outcome::Failed;
+            failure = Some(error.context("writing the rejects"));
+        }
     }
     if outcome.is_final() {
         let all_rows = job.progress.rows.add_up() && matches!(outcome, Outcome::Done | Outcome::Aborted);
@@ -471,11 +503,11 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
     report.rows = progress.rows;
     report.records.clone_from(&progress.records);
     report.rejected_by_code.clone_from(&progress.rejected_by_code);
-    report.rejects = (outcome.is_final() && any_rejects).then(|| rejects_at.to_string());
+    report.rejects = (outcome.is_final() && any_rejects && !rejects_lost).then(|| rejects_at.to_string());
     report.ignored_columns.clone_from(&job.ignored_columns);
     report.calls = progress.calls;
     report.archived = (job.import.mode == Mode::Mirror).then_some(progress.archived);
-    report.notes.clone_from(&job.notes);
+    report.notes.clone_from(&progress.notes);
     report.limit_use_percent = progress.limit_use_percent();
     report.position = progress.position;
     report.invocations = u64::try_from(job.lease.invocations).unwrap_or_default();
@@ -487,12 +519,21 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
         // The report itself.
         s3_requests: progress.object_requests + 1,
     };
-    report.error = error.as_ref().map(ReportError::from);
+    report.error = failure.as_ref().map(ReportError::from);
     if outcome == Outcome::Done && report.rows.read == 0 {
         report.notes.push("the file holds no rows: there was nothing to do".to_owned());
     }
 
-    patiently(env, async || store_report(app, &source_bucket, &report).await).await?;
+    // Still ours? The report's object has no fence of its own.
+    patiently(env, async || app.runs().still_ours(&job.lease).await).await?;
+    match patiently(env, async || store_report(app, &source_bucket, &report).await).await {
+        Err(error) if is_passing(&error) => return Err(error),
+        Err(error) => {
+            tracing::error!(run_id = run.run_id, error_code = %error.code(), "the report cannot be stored: {error}");
+            report.notes.push(format!("the report could not be stored in the bucket: {error}"));
+        }
+        Ok(()) => {}
+    }
     if outcome.is_final() {
         patiently(env, async || app.runs().finish(&job.lease, &report).await).await?;
         // Nothing points to the chunks any more; should this fail, a lifecycle rule removes them.
@@ -507,7 +548,11 @@ async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report
             tracing::warn!(run_id = run.run_id, error = %error, "working files could not be removed");
         }
     } else {
-        hand_over(app, &job.account, &job.lease, error.as_ref()).await?;
+        if waits {
+            // Not for ever: the other run's lease ends, or it does.
+            app.runs().release(&job.lease, None, false).await?;
+        }
+        hand_over(app, &job.account, &job.lease, run, failure.as_ref()).await?;
     }
     log_summary(&report);
     Ok(report)
@@ -534,20 +579,30 @@ fn is_passing(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Throttled { .. } | ErrorKind::Unavailable { .. } | ErrorKind::Unknown)
 }
 
+/// How long a run waits after each invocation in a row that failed for a passing reason; the last one for all further ones.
+const BACK_OFF_SECONDS: [u16; 5] = [60, 120, 300, 900, 900];
+
+/// What HubSpot asks to wait is waited without counting as standing still, from so much on.
+const LONG_WAIT: Duration = Duration::from_secs(60);
+
 /// Gives the run to the next invocation: the lease back, and a message to ourselves.
-async fn hand_over(app: &App, account: &Account, lease: &Lease, error: Option<&Error>) -> Result<()> {
-    let not_before = match error.map(Error::kind) {
-        // The account's midnight: the sweep finds the run then.
-        Some(ErrorKind::DailyLimit) => Some(account.day_ends()),
-        _ => None,
-    };
-    app.runs().release(lease, not_before).await?;
-    let Some(queue) = &app.env().queue else { return Ok(()) };
-    let delay = match error.map(Error::kind) {
-        None => CONTINUE_AT_ONCE,
-        Some(ErrorKind::DailyLimit) => return Ok(()),
-        Some(_) => CONTINUE_AFTER_FAILURE_SECONDS,
-    };
+async fn hand_over(app: &App, account: &Account, lease: &Lease, run: &Run, error: Option<&Error>) -> Result<()> {
+    let now = app.env().clock.now();
+    let after = |wait: Duration| now.saturating_add(wait).unwrap_or(jiff::Timestamp::MAX);
+    let step = usize::try_from(run.stalls - 1).unwrap_or(0).min(BACK_OFF_SECONDS.len() - 1);
+    let back_off = BACK_OFF_SECONDS.get(step).copied().unwrap_or(900);
+    let (not_before, standing, delay) =
+        match error.map(Error::kind) {
+            None => (None, true, Some(CONTINUE_AT_ONCE)),
+            // The account's midnight: the sweep finds the run then.
+            Some(ErrorKind::DailyLimit) => (Some(account.day_ends()), false, None),
+            Some(
+                ErrorKind::Throttled { retry_after: Some(wait) } | ErrorKind::Unavailable { retry_after: Some(wait) },
+            ) if wait > LONG_WAIT => (Some(after(wait)), false, None),
+            Some(_) => (Some(after(Duration::from_secs(back_off.into()))), true, Some(back_off)),
+        };
+    app.runs().release(lease, not_before, standing).await?;
+    let (Some(queue), Some(delay)) = (&app.env().queue, delay) else { return Ok(()) };
     let body = serde_json::json!({ "job": "resume", "run_id": lease.run_id }).to_string();
     if let Err(error) = queue.send(&body, delay).await {
         tracing::warn!(run_id = lease.run_id, error = %error, "the continuation could not be sent; the sweep will find the run");

@@ -34,6 +34,8 @@ pub struct Progress {
     pub archived: u64,
     /// See `archived`.
     pub mirror_after: Option<String>,
+    /// What a reader of the report should know besides.
+    pub notes: Vec<String>,
     /// Calls to HubSpot, by all invocations.
     pub calls: Calls,
     /// Calls that could have been made under the burst limit while there was something to send.

@@ -1,4 +1,4 @@
-//! The bytes of one version of an object: ranged reads, one fetched ahead, decompressed in bounded steps.
+//! The bytes of one version of an object: ranged reads, decompressed in bounded steps.
 //!
 //! HubSpot paces an import to well under a megabyte a second, so one long GET would sit idle and be cut. Ranges pinned to the
 //! version are asked for as they are needed instead; a run that continues starts at its position.

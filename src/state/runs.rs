@@ -11,7 +11,7 @@
 //! A process may die between any two writes here. The order is such that what is left behind is either complete or is taken up by the
 //! next one who comes: pointer, run, open entry at the start; context, run, open entry at the end.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -39,6 +39,12 @@ pub const STALLS_MAX: i64 = 4;
 /// Invocations after which a run fails whatever its progress: at 15 minutes each more than three months. A ceiling of our own, because
 /// Lambda's guard against loops has to be switched off for continuations.
 pub const INVOCATIONS_MAX: i64 = 10_000;
+
+/// How often the exchange of an object's newest run is tried when other events cross it.
+const EXCHANGES_MAX: usize = 8;
+
+/// How long an open entry may stand without its run before it is taken for a leftover.
+const ENTRY_AGE_MAX: Duration = Duration::from_secs(3_600);
 
 /// How many open runs one sweep looks at.
 pub const SWEEP_MAX: usize = 100;
@@ -85,6 +91,8 @@ pub struct Run {
     pub fence: i64,
     /// When the lease runs out; nobody holds it after that.
     pub lease_expires_at: Timestamp,
+    /// The sweep leaves it alone until then.
+    pub not_before: Timestamp,
     /// How many invocations have worked on it.
     pub invocations: i64,
     /// How many of them in a row made no progress.
@@ -140,6 +148,7 @@ impl Run {
             outcome,
             fence: number("fence"),
             lease_expires_at: millis(number("lease_expires_at")),
+            not_before: millis(number("not_before")),
             invocations: number("invocations"),
             stalls: number("stalls"),
             started_at: millis(number("started_at")),
@@ -158,6 +167,8 @@ fn millis(epoch_ms: i64) -> Timestamp {
 /// The right to work on a run, until it expires or another owner takes over.
 #[derive(Debug, Clone)]
 pub struct Lease {
+    /// Until when it is known to be ours, as of the last renewal: from then on nothing may be sent. Shared by all clones.
+    pub held_until: Rc<Cell<Timestamp>>,
     /// The run.
     pub run_id: String,
     /// Grows with each owner; every later write carries it.
@@ -293,7 +304,9 @@ impl Runs {
                     self.mark_open(&run.run_id).await?;
                     return Ok(Admission::Run(Box::new(run)));
                 }
-                Some(run) if !again(&run) => return Ok(Admission::Duplicate(Box::new(run))),
+                Some(run) if !again(&run) && !self.came_back(&pk, &run, source).await? => {
+                    return Ok(Admission::Duplicate(Box::new(run)));
+                }
                 // Over, and may be done again.
                 Some(_) => {}
                 // Its maker died before it made the run, or is about to: the run keeps its id, or there would be two.
@@ -341,11 +354,14 @@ impl Runs {
             }
         };
         self.mark_open(&run_id).await?;
-        let older = self.replace_older(&latest, &run_id, expires_at).await?;
+        let Some(older) = self.replace_older(&latest, source, &run_id, expires_at).await? else {
+            self.close(&run_id).await?;
+            return Ok(Admission::Superseded);
+        };
         let now = self.clock.now().as_millisecond();
         let create = Update {
             set: vec![
-                ("older", older.clone().unwrap_or_default().into()),
+                ("older", older.into()),
                 ("job", job.into()),
                 ("name", name.into()),
                 ("source", encode(source)?.into()),
@@ -374,27 +390,89 @@ impl Runs {
         Ok(Admission::Run(Box::new(Run::from_item(&run_id, &item)?)))
     }
 
-    /// Makes `run_id` the newest run of the object, and tells the one that was it, if it is open, to stop.
-    async fn replace_older(&self, latest: &Key, run_id: &str, expires_at: i64) -> Result<Option<String>> {
-        let known = self.table.get(latest).await?;
-        let older = match known.as_ref().and_then(|item| item.get("run_id")) {
-            Some(Value::S(older)) if older != run_id => Some(older.clone()),
-            _ => None,
-        };
-        let mut open = None;
-        if let Some(older) = older {
-            let stop = Update {
-                set: vec![("superseded_by", run_id.into())],
-                condition: Some(Condition::Equals("outcome", "open".into())),
+    /// Whether the object has the contents of a finished run again after it had others: in a bucket without versions, where the entity
+    /// tag alone would take the event for a duplicate.
+    async fn came_back(&self, pk: &str, run: &Run, source: &RunSource) -> Result<bool> {
+        let (Some(now), Some(then)) = (&source.sequencer, &run.source.sequencer) else { return Ok(false) };
+        if now <= then {
+            return Ok(false);
+        }
+        let latest = self.table.get(&Key::new(pk, "latest")).await?;
+        Ok(latest
+            .and_then(|item| item.get("run_id").cloned())
+            .is_some_and(|newest| newest != run.run_id.as_str().into()))
+    }
+
+    /// Makes `run_id` the newest run of the object, and tells the one that was it, if it is open, to stop. The id of that one, or an
+    /// empty text; `None` if a newer event has come meanwhile.
+    ///
+    /// Who replaces whom is written down with the exchange itself: a second delivery, or a repeat after a crash, learns the same.
+    async fn replace_older(
+        &self,
+        latest: &Key,
+        source: &RunSource,
+        run_id: &str,
+        expires_at: i64,
+    ) -> Result<Option<String>> {
+        for _ in 0..EXCHANGES_MAX {
+            let known = self.table.get(latest).await?;
+            let text = |name: &str| match known.as_ref().and_then(|item| item.get(name)) {
+                Some(Value::S(text)) => Some(text.clone()),
+                _ => None,
+            };
+            let newest = text("run_id");
+            if newest.as_deref() == Some(run_id) {
+                let older = text("older_run_id").unwrap_or_default();
+                self.tell_to_stop(&older, run_id).await?;
+                return Ok(Some(older));
+            }
+            let older = newest.clone().unwrap_or_default();
+            let mut conditions = vec![match &newest {
+                Some(newest) => Condition::Equals("run_id", newest.as_str().into()),
+                None => Condition::Absent("run_id"),
+            }];
+            if let Some(sequencer) = &source.sequencer {
+                conditions.push(Condition::Equals("sequencer", sequencer.as_str().into()));
+            }
+            let exchange = Update {
+                set: vec![
+                    ("run_id", run_id.into()),
+                    ("older_run_id", older.as_str().into()),
+                    ("expires_at", expires_at.into()),
+                ],
+                condition: Some(Condition::All(conditions)),
                 ..Update::default()
             };
-            if let Changed::Yes(_) = self.table.update(&run_key(&older), stop).await? {
-                open = Some(older);
+            match self.table.update(latest, exchange).await? {
+                Changed::Yes(_) => {
+                    self.tell_to_stop(&older, run_id).await?;
+                    return Ok(Some(older));
+                }
+                Changed::No(item) => {
+                    let newer = item.as_ref().and_then(|item| item.get("sequencer"));
+                    if let (Some(Value::S(newer)), Some(ours)) = (newer, &source.sequencer)
+                        && newer > ours
+                    {
+                        return Ok(None);
+                    }
+                }
             }
         }
-        let set = vec![("run_id", run_id.into()), ("expires_at", expires_at.into())];
-        self.table.update(latest, Update { set, ..Update::default() }).await?;
-        Ok(open)
+        let message = "admitting the object: other events keep changing its newest run";
+        Err(Error::new(ErrorKind::Unavailable { retry_after: None }, codes::STATE_UNAVAILABLE, message))
+    }
+
+    async fn tell_to_stop(&self, older: &str, run_id: &str) -> Result<()> {
+        if older.is_empty() {
+            return Ok(());
+        }
+        let stop = Update {
+            set: vec![("superseded_by", run_id.into())],
+            condition: Some(Condition::Equals("outcome", "open".into())),
+            ..Update::default()
+        };
+        self.table.update(&run_key(older), stop).await?;
+        Ok(())
     }
 
     /// Whether the run still works on the object: open, and its lease has not run out. One whose owner has died is ended here.
@@ -433,10 +511,11 @@ impl Runs {
         if run.outcome.is_some() {
             return Ok(Leased::Over(Box::new(run)));
         }
+        let lease_end = self.lease_end(now, deadline);
         let update = Update {
             set: vec![
                 ("owner", owner.into()),
-                ("lease_expires_at", self.lease_end(now, deadline).into()),
+                ("lease_expires_at", lease_end.into()),
                 // Progress since the last lease is told by the checkpoint, which sets this back to 0.
                 ("stalls", (run.stalls + 1).into()),
             ],
@@ -468,7 +547,12 @@ impl Runs {
             }
         };
         let run = Run::from_item(run_id, &item)?;
-        let lease = Lease { run_id: run_id.to_owned(), fence: run.fence, invocations: run.invocations };
+        let lease = Lease {
+            held_until: Rc::new(Cell::new(millis(lease_end))),
+            run_id: run_id.to_owned(),
+            fence: run.fence,
+            invocations: run.invocations,
+        };
         Ok(Leased::Yes(lease, Box::new(run)))
     }
 
@@ -481,28 +565,38 @@ impl Runs {
         progress: &impl Serialize,
         moved: bool,
     ) -> Result<()> {
+        let until = self.lease_end(self.clock.now(), deadline);
         let mut set = vec![
             ("position", encode(position)?.into()),
             ("progress", encode(progress)?.into()),
-            ("lease_expires_at", self.lease_end(self.clock.now(), deadline).into()),
+            ("lease_expires_at", until.into()),
         ];
         if moved {
             set.push(("stalls", 0.into()));
         }
-        self.going_on(lease, Update { set, ..Update::default() }).await
+        self.going_on(lease, Update { set, ..Update::default() }, until).await
     }
 
     /// Renews the lease alone.
     pub async fn renew(&self, lease: &Lease, deadline: Deadline) -> Result<()> {
-        let set = vec![("lease_expires_at", self.lease_end(self.clock.now(), deadline).into())];
-        self.going_on(lease, Update { set, ..Update::default() }).await
+        let until = self.lease_end(self.clock.now(), deadline);
+        self.going_on(lease, Update { set: vec![("lease_expires_at", until.into())], ..Update::default() }, until).await
     }
 
-    /// Gives the lease back, so that the next invocation can go on: at once, or not before `not_before`. Waiting for a known moment
-    /// is not standing still.
-    pub async fn release(&self, lease: &Lease, not_before: Option<Timestamp>) -> Result<()> {
-        let mut set = vec![("lease_expires_at", not_before.map_or(0, Timestamp::as_millisecond).into())];
-        if not_before.is_some() {
+    /// `Fenced` if another has taken over, or the run is over.
+    pub async fn still_ours(&self, lease: &Lease) -> Result<()> {
+        let set = vec![("lease_expires_at", self.lease_end(self.clock.now(), Deadline::NONE).into())];
+        self.fenced(lease, Update { set, ..Update::default() }).await
+    }
+
+    /// Gives the lease back, so that the next invocation can go on: at once, or, as far as the sweep is concerned, not before
+    /// `not_before`. `standing` says whether waiting counts as standing still; waiting for a known moment does not.
+    pub async fn release(&self, lease: &Lease, not_before: Option<Timestamp>, standing: bool) -> Result<()> {
+        let mut set = vec![
+            ("lease_expires_at", 0.into()),
+            ("not_before", not_before.map_or(0, Timestamp::as_millisecond).into()),
+        ];
+        if !standing {
             set.push(("stalls", 0.into()));
         }
         self.fenced(lease, Update { set, ..Update::default() }).await
@@ -510,9 +604,8 @@ impl Runs {
 
     /// Ends the run: context, then run, then open entry. Repeating it after a crash in between changes nothing.
     pub async fn finish(&self, lease: &Lease, report: &Report) -> Result<()> {
-        // Still ours? The context has no fence of its own.
-        let set = vec![("lease_expires_at", self.lease_end(self.clock.now(), Deadline::NONE).into())];
-        self.fenced(lease, Update { set, ..Update::default() }).await?;
+        // The context has no fence of its own.
+        self.still_ours(lease).await?;
         self.remember(report).await?;
         let update = Update {
             set: vec![
@@ -533,9 +626,20 @@ impl Runs {
         Ok(())
     }
 
-    /// Ids of runs that are not known to be over, oldest first.
-    pub async fn open_runs(&self) -> Result<Vec<String>> {
-        Ok(self.table.query("open", SWEEP_MAX).await?.into_iter().map(|(key, _)| key.sk).collect())
+    /// Ids of runs that are not known to be over, oldest first, and whether an entry is so old that its run must have been made.
+    pub async fn open_runs(&self) -> Result<Vec<(String, bool)>> {
+        let now = self.clock.now();
+        let entries = self.table.query("open", SWEEP_MAX).await?;
+        Ok(entries
+            .into_iter()
+            .map(|(key, item)| {
+                let since = match item.get("since") {
+                    Some(Value::N(since)) => millis(*since),
+                    _ => Timestamp::UNIX_EPOCH,
+                };
+                (key.sk, since.saturating_add(ENTRY_AGE_MAX).is_ok_and(|end| end < now))
+            })
+            .collect())
     }
 
     /// The last-run context of a job.
@@ -567,14 +671,17 @@ impl Runs {
     }
 
     /// A change that is made only while the run is ours, open, and no newer version of its object has come.
-    async fn going_on(&self, lease: &Lease, mut update: Update) -> Result<()> {
+    async fn going_on(&self, lease: &Lease, mut update: Update, until: i64) -> Result<()> {
         update.condition = Some(Condition::All(vec![
             Condition::Equals("fence", lease.fence.into()),
             Condition::Equals("outcome", "open".into()),
             Condition::Absent("superseded_by"),
         ]));
         match self.table.update(&run_key(&lease.run_id), update).await? {
-            Changed::Yes(_) => Ok(()),
+            Changed::Yes(_) => {
+                lease.held_until.set(millis(until));
+                Ok(())
+            }
             Changed::No(Some(item))
                 if item.get("fence") == Some(&lease.fence.into()) && item.contains_key("superseded_by") =>
             {
@@ -619,7 +726,8 @@ impl Runs {
     }
 }
 
-fn lost(lease: &Lease) -> Error {
+/// The lease is another's, or may be.
+pub fn lost(lease: &Lease) -> Error {
     let message = format!("run {}: another invocation has taken over", lease.run_id);
     Error::new(ErrorKind::Fenced, codes::FENCED, message)
 }

@@ -288,7 +288,8 @@ async fn missing_properties_are_created_on_request_with_types_of_the_whole_colum
 
 #[tokio::test(start_paused = true)]
 async fn associations_carry_their_label_and_a_wrong_label_is_refused_before_anything_is_written() {
-    let labelled = |label: &str| TWO_OBJECTS.replace("to: companies }", &format!("to: companies, label: \"{label}\" }}"));
+    let labelled =
+        |label: &str| TWO_OBJECTS.replace("to: companies }", &format!("to: companies, label: \"{label}\" }}"));
     let file = "email,first,company_domain,company\nada@x.io,Ada,x.example,X Ltd\n";
     let world = World::new(&labelled("no such label"));
     let refused = world.import("incoming/people/a.csv", file).await;
@@ -311,4 +312,60 @@ async fn an_association_that_fails_is_a_reject_of_its_own_and_leaves_the_records
     assert_eq!(report.rejected_by_code["ASSOCIATION_FAILED"], 1);
     assert_eq!(world.portal.borrow().record_count("contacts"), 2);
     assert_eq!(world.portal.borrow().record_count("companies"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_associated_rows_flow_whatever_the_number_of_companies() {
+    for companies in [5_000, 40] {
+        let world = World::new(TWO_OBJECTS);
+        let mut file = String::from("email,first,company_domain,company\n");
+        for number in 0..5_000 {
+            let company = number % companies;
+            file.push_str(&format!("p{number}@x.io,P{number},c{company}.example,C{company}\n"));
+        }
+        let report = world.import("incoming/people/a.csv", file).await;
+        assert_eq!(
+            (report.outcome, report.rows.created, report.invocations),
+            (Outcome::Done, 5_000, 1),
+            "{companies}: {report:?}"
+        );
+        assert_eq!(world.portal.borrow().record_count("companies"), companies);
+        assert!(report.duration_ms < 60_000, "{companies} companies took {} ms", report.duration_ms);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_records_in_a_row_are_each_associated_once() {
+    let config = TWO_OBJECTS
+        .replace("    associate:", "      - { object: tickets, key: ref, columns: { ticket: ref, subject: subject, stage: hs_pipeline_stage } }\n    associate:")
+        .replace("[ { from: contacts, to: companies } ]", "[ { from: contacts, to: companies }, { from: contacts, to: tickets } ]");
+    let world = World::new(&config);
+    world
+        .portal
+        .borrow_mut()
+        .define_property("tickets", hubferry_simulator::hubspot::PropertyDefinition::new("ref", "string").unique());
+    let mut file = String::from("email,first,company_domain,company,ticket,subject,stage\n");
+    for number in 0..600 {
+        file.push_str(&format!("p{number}@x.io,P,c{number}.example,C,T{number},Help,1\n"));
+    }
+    let report = world.import("incoming/people/a.csv", file).await;
+    assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 600), "{report:?}");
+    let portal = world.portal.borrow();
+    let pairs: usize = portal.log().iter().filter(|call| call.path.contains("associate")).map(|call| call.inputs).sum();
+    assert_eq!(pairs, 1_200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_row_among_many_with_its_key_costs_itself_and_the_run_goes_on() {
+    let world = World::new(&contacts("columns: { Email: email, First: firstname, Score: hs_lead_status }"));
+    world.portal.borrow_mut().configure(|settings| settings.unsettled.case_variants_are_duplicates = true);
+    let mut file = String::from("Email,First,Score\n");
+    for number in 0..3_000 {
+        for copy in 0..4 {
+            file.push_str(&format!("p{number}@x.io,{copy},\n"));
+        }
+    }
+    let report = world.import("incoming/contacts/a.csv", file).await;
+    assert_eq!((report.outcome, report.rows.created, report.rows.merged), (Outcome::Done, 3_000, 9_000), "{report:?}");
+    assert_eq!(world.contact("p2999@x.io", "firstname").as_deref(), Some("3"));
 }

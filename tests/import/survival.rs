@@ -534,3 +534,81 @@ async fn an_oauth_token_is_refreshed_ahead_of_its_end_and_once_for_all_batches()
     let refreshes = portal.log().iter().filter(|call| call.path.contains("/oauth/")).count();
     assert!((2..=4).contains(&refreshes), "{refreshes} refreshes in {} s", last.duration_ms / 1_000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_merged_input_that_is_refused_row_by_row_does_not_stop_the_run() {
+    // GIVEN keys of three rows each, of which the middle one is refused by HubSpot alone
+    let world = World::new(&contacts(""));
+    world.portal.borrow_mut().define_property("contacts", PropertyDefinition::new("code", "string").unique());
+    world.portal.borrow_mut().seed_record(world.clock.now(), "contacts", &[("email", "taken@x.io"), ("code", "taken")]);
+    let mut file = String::from("email,code\n");
+    for number in 0..2_000 {
+        let middle = if number % 40 == 3 { "taken".to_owned() } else { format!("m{number}") };
+        file.push_str(&format!("p{number}@x.io,a{number}\np{number}@x.io,{middle}\np{number}@x.io,{middle}\n"));
+    }
+    // WHEN it is imported
+    let report = world.import("incoming/contacts/a.csv", file).await;
+    // THEN only those rows are rejects
+    assert_eq!((report.outcome, report.rows.rejected, report.rows.read), (Outcome::Done, 100, 6_000), "{report:?}");
+    assert_eq!(report.invocations, 1);
+    assert_eq!(world.portal.borrow().record_count("contacts"), 2_001);
+}
+
+#[tokio::test(start_paused = true)]
+async fn contents_that_come_back_in_a_bucket_without_versions_are_imported_again() {
+    let mut world = World::new(&contacts(""));
+    world.objects = hubferry::objects::memory::MemoryObjects::new();
+    let (a, b) = ("email,firstname\na@x.io,A\n", "email,firstname\na@x.io,B\n");
+    for (contents, outcome) in [(a, Outcome::Done), (b, Outcome::Done), (a, Outcome::Done), (a, Outcome::Duplicate)] {
+        let report = world.import("incoming/contacts/a.csv", contents).await;
+        assert_eq!(report.outcome, outcome, "{report:?}");
+    }
+    assert_eq!(world.contact("a@x.io", "firstname").as_deref(), Some("A"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_version_does_not_wait_for_one_that_waits_for_midnight() {
+    let world = World::new(&contacts(""));
+    world.portal.borrow_mut().configure(|settings| settings.limits.daily = Some(15));
+    let event = world.upload("incoming/contacts/a.csv", plain(3_000)).await;
+    assert_eq!(report(world.handle(event).await.unwrap()).outcome, Outcome::Yielded);
+    world.portal.borrow_mut().configure(|settings| settings.limits.daily = Some(600_000));
+    world.clock.sleep(Duration::from_secs(90_000)).await;
+    let newer = world.import("incoming/contacts/a.csv", plain(500)).await;
+    assert_eq!((newer.outcome, newer.rows.read), (Outcome::Done, 500), "{newer:?}");
+    let swept = world.handle(json!({ "job": "resume" })).await.unwrap();
+    assert!(matches!(swept, Answer::Nothing(_)), "the older run is over: {swept:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_archive_that_is_killed_again_and_again_rejects_nothing_that_it_archived() {
+    let world = World::new(&contacts("mode: archive\ncolumns: { email: email }"));
+    let mut file = String::from("email\n");
+    for number in 0..4_000 {
+        let email = format!("p{number}@x.io");
+        world.portal.borrow_mut().seed_record(world.clock.now(), "contacts", &[("email", &email)]);
+        file.push_str(&format!("{email}\n"));
+    }
+    let event = world.upload("incoming/contacts/a.csv", file).await;
+    let mut next = event;
+    let mut last = None;
+    for kill in 0..8 {
+        let dies = world.clock.sleep(Duration::from_millis(1_300 + kill * 137));
+        let handled = Box::pin(world.handle(next));
+        match futures_util::future::select(handled, Box::pin(dies)).await {
+            futures_util::future::Either::Left((answer, _)) => {
+                last = Some(report(answer.unwrap()));
+                break;
+            }
+            futures_util::future::Either::Right(_) => {}
+        }
+        world.clock.sleep(LEASE).await;
+        next = json!({ "job": "resume" });
+    }
+    let last = match last {
+        Some(last) => last,
+        None => report(world.handle(json!({ "job": "resume" })).await.unwrap()),
+    };
+    assert_eq!((last.outcome, last.rows.rejected, last.rows.updated), (Outcome::Done, 0, 4_000), "{last:?}");
+    assert_eq!(world.portal.borrow().record_count("contacts"), 0);
+}

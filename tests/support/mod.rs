@@ -103,7 +103,9 @@ impl World {
             table: Rc::new(DelayedTable {
                 inner: self.table.clone(),
                 clock: self.clock.clone(),
-                by: self.door_latency, down_until: self.table_down_until.clone() }),
+                by: self.door_latency,
+                down_until: self.table_down_until.clone(),
+            }),
             secrets: self.secrets.clone(),
             queue: Some(self.queue.clone()),
             memory_mb: Cell::new(512),

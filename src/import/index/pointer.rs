@@ -513,7 +513,7 @@ impl Keeper {
         if open.len() >= SWEEP_MAX {
             return Err(self.busy("too many runs are open to know which of them write its records"));
         }
-        for id in open.into_iter().filter(|id| id != run_id) {
+        for (id, _) in open.into_iter().filter(|(id, _)| id != run_id) {
             if let Some(run) = self.runs.get(&id).await?
                 && run.outcome.is_none()
                 && run.job == "import"
