@@ -227,13 +227,11 @@ impl Delivery {
     fn decide(&self, input: &Input, found: Option<&Found>) -> std::result::Result<(WriteKind, Input), Delivered> {
         let mut input = input.clone();
         match (self.mode, found) {
-            (Mode::Create, Some(found)) => {
-                // Made since the run began: its own record, whose answer was lost or whose checkpoint was not reached, or that of an
-                // earlier row with this key. It is written again, so that the later row wins.
-                if found.created_at.is_none_or(|created| created < self.started_at) {
-                    let reason = format!("a record with this `{}` exists already", self.key);
-                    return Err(Delivered::Refused(Reason::new(codes::KEY_EXISTS, reason)));
-                }
+            // One made since the run began is its own record, whose answer was lost or whose checkpoint was not reached, or that
+            // of an earlier row with this key: it is written again, so that the later row wins.
+            (Mode::Create, Some(found)) if found.created_at.is_none_or(|created| created < self.started_at) => {
+                let reason = format!("a record with this `{}` exists already", self.key);
+                return Err(Delivered::Refused(Reason::new(codes::KEY_EXISTS, reason)));
             }
             (Mode::Archive, None) if self.archived_before.contains(&key_hash(&input.key)) => {
                 return Err(Delivered::Written { id: String::new(), created: false });

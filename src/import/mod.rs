@@ -130,7 +130,7 @@ pub async fn on_object(app: &App, source: &SourceObject, deadline: Deadline, own
     match admission {
         Admission::Duplicate(run) => Ok(Answer::Report(Box::new(duplicate(*run)))),
         Admission::Superseded => Ok(Answer::Report(Box::new(superseded(app, &import, source, &object)))),
-        Admission::Run(run) => work(app, import, &run, deadline, owner, spent).await,
+        Admission::Run(run) => Box::pin(work(app, import, &run, deadline, owner, spent)).await,
     }
 }
 
@@ -146,7 +146,7 @@ pub async fn resume(app: &App, run: &Run, deadline: Deadline, owner: &str) -> Re
         ));
     };
     let spent = Spent::so_far(app);
-    work(app, Rc::new(import.clone()), run, deadline, owner, spent).await
+    Box::pin(work(app, Rc::new(import.clone()), run, deadline, owner, spent)).await
 }
 
 /// The version that an event names, without asking S3.
@@ -293,7 +293,7 @@ async fn work(
         }
     };
     let account = import.hubspot.clone();
-    let result = on_lease(app, &import, &lease, &run, deadline, spent).await;
+    let result = Box::pin(on_lease(app, &import, &lease, &run, deadline, spent)).await;
     match result {
         Ok(report) => Ok(Answer::Report(Box::new(report))),
         Err(error) if error.kind() == ErrorKind::Fenced => {

@@ -284,7 +284,7 @@ fn search_ends_at_ten_thousand_and_at_the_sixth_group() {
 fn each_bucket_refuses_in_its_own_words() {
     let limits =
         Limits { burst: Some(2), daily: Some(6), search_per_second: Some(1), retry_after: true, ..Limits::default() };
-    let mut settings = PortalSettings { limits, ..PortalSettings::default() };
+    let settings = PortalSettings { limits, ..PortalSettings::default() };
     let mut client = Client::new(settings);
     let read = "/crm/v3/objects/contacts";
     let response = client.response("GET", read, Value::Null);
