@@ -49,13 +49,13 @@ fn rejects(text: &str) -> BTreeMap<u64, String> {
 }
 
 #[tokio::test]
-async fn a_process_that_is_killed_six_times_leaves_what_one_clean_run_leaves() {
-    const ROWS: usize = 16_000;
-    const KILLS: usize = 6;
+async fn a_process_that_is_killed_twenty_times_leaves_what_one_clean_run_leaves() {
+    const ROWS: usize = 24_000;
+    const KILLS: usize = 20;
     /// Seconds that an invocation may take, and so the longest lease of a dead one. It sends for half of them.
     const SECONDS: u64 = 5;
     /// Upserts after which it is killed, at most; fewer than it can send in that time.
-    const UPSERTS: f64 = 25.0;
+    const UPSERTS: f64 = 12.0;
     let harness = Harness::boot_with(slow(), false).await;
     let event = harness.upload("incoming/contacts/a.csv", file(ROWS));
     let seed = std::process::id().into();
