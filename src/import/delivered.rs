@@ -209,12 +209,16 @@ impl Job {
             Some(ending)
                 if keeps_index(&self.import) && (ending != Ending::CutShort || self.import.mode == Mode::Mirror) =>
             {
-                super::patiently(&self.env, async || keeper.publish(claim, log, ending).await)
+                super::conclude::patiently(&self.env, async || keeper.publish(claim, log, ending).await)
                     .await
                     .map(|published| published.note)
             }
-            None => super::patiently(&self.env, async || keeper.release(claim, false).await).await.map(|()| None),
-            Some(_) => super::patiently(&self.env, async || keeper.release(claim, true).await).await.map(|()| None),
+            None => {
+                super::conclude::patiently(&self.env, async || keeper.release(claim, false).await).await.map(|()| None)
+            }
+            Some(_) => {
+                super::conclude::patiently(&self.env, async || keeper.release(claim, true).await).await.map(|()| None)
+            }
         };
         match ended {
             Ok(None) => {}

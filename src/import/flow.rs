@@ -11,9 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     batcher::{BATCH_INPUTS_MAX, Pending},
+    conclude::is_passing,
     deliver::Delivered,
     delivered::{DeliveredIndex, Marks, keeps_index},
-    is_passing,
     job::{End, Job, Loaded},
     ledger::{Ledger, RowId, Settled},
     log::LogState,
@@ -69,22 +69,13 @@ const TICK: Duration = Duration::from_millis(500);
 const MARGIN_MIN: Duration = Duration::from_secs(1);
 pub(super) const MARGIN_MAX: Duration = Duration::from_secs(20);
 
-/// Associations of one call at most. HubSpot takes 2,000; half of it keeps what is sent again after a kill small.
-const PAIRS_PER_CALL: usize = 1_000;
-
-/// Associations that are sent without waiting for more: at five such calls a second they keep up with what the burst limit allows.
-const PAIRS_WORTH_A_CALL: usize = 200;
-
-/// Association calls at once: they have a limit of their own, and a thousand pairs each.
-const PAIR_CALLS_MAX: usize = 2;
-
 /// Shortest time between two checkpoints of an import that keeps an index.
 const SAVE_EVERY_WITH_INDEX: Duration = Duration::from_millis(250);
 
 /// Time between two tries to save what could not be saved.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
-enum Landed {
+pub(super) enum Landed {
     Batch { lane: usize, batch: Vec<Pending>, verdicts: Result<Vec<Delivered>> },
     Pairs { rows: Vec<RowId>, verdicts: Result<Vec<PairVerdict>> },
 }
@@ -152,32 +143,32 @@ pub(super) fn margins(remaining: Duration) -> (Duration, Duration) {
     (margin.max(margin / 2 + ATTEMPT_RESERVE * 5 / 4), margin / 2)
 }
 
-struct Flow<'a> {
-    job: &'a mut Job,
-    loaded: &'a mut Loaded,
-    ledger: Ledger,
-    in_flight: FuturesUnordered<LocalBoxFuture<'static, Landed>>,
+pub(super) struct Flow<'a> {
+    pub(super) job: &'a mut Job,
+    pub(super) loaded: &'a mut Loaded,
+    pub(super) ledger: Ledger,
+    pub(super) in_flight: FuturesUnordered<LocalBoxFuture<'static, Landed>>,
     /// The last row of each batch that was sent and that no saved checkpoint covers.
-    unsaved: Vec<u64>,
+    pub(super) unsaved: Vec<u64>,
     saving: Option<LocalBoxFuture<'static, Result<Saved>>>,
     /// The next call's turn under the account's limit.
-    permit: Option<LocalBoxFuture<'static, Result<Permit>>>,
-    saved_position: FilePosition,
+    pub(super) permit: Option<LocalBoxFuture<'static, Result<Permit>>>,
+    pub(super) saved_position: FilePosition,
     /// When a save was last begun.
-    last_save: Duration,
-    save_not_before: Duration,
-    margin: Duration,
-    calls_margin: Duration,
-    lease_left_min: SignedDuration,
+    pub(super) last_save: Duration,
+    pub(super) save_not_before: Duration,
+    pub(super) margin: Duration,
+    pub(super) calls_margin: Duration,
+    pub(super) lease_left_min: SignedDuration,
     /// Rows read in this invocation, and accounted for before it.
-    taken: u64,
-    rows_before: u64,
+    pub(super) taken: u64,
+    pub(super) rows_before: u64,
     /// Set when nothing more is to be read or sent.
-    end: Option<End>,
-    first_permit: Option<Duration>,
-    last_permit: Duration,
-    permits: u64,
-    pairs_in_flight: usize,
+    pub(super) end: Option<End>,
+    pub(super) first_permit: Option<Duration>,
+    pub(super) last_permit: Duration,
+    pub(super) permits: u64,
+    pub(super) pairs_in_flight: usize,
 }
 
 impl Flow<'_> {
@@ -302,7 +293,7 @@ impl Flow<'_> {
     }
 
     /// Whether so much has landed behind a row that is not accounted for that no more is sent, lest it be sent twice after a kill.
-    fn is_window_full(&self) -> bool {
+    pub(super) fn is_window_full(&self) -> bool {
         let links = if self.loaded.links.is_empty() { 0 } else { UNSAVED_BATCHES_FOR_LINKS };
         self.unsaved.len() >= self.in_flight.len() + UNSAVED_BATCHES_MAX + links
     }
@@ -347,7 +338,7 @@ impl Flow<'_> {
         Reading::More
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.ledger.len() >= ROWS_HELD_MAX || self.ledger.bytes() >= BYTES_HELD_MAX
     }
 
@@ -433,7 +424,7 @@ impl Flow<'_> {
     }
 
     /// Calls must have landed while there is still time to save what they did.
-    fn calls_until(&self) -> Deadline {
+    pub(super) fn calls_until(&self) -> Deadline {
         Deadline { at: self.job.deadline.at.checked_sub(self.calls_margin).unwrap_or(Timestamp::MIN) }
     }
 
@@ -474,74 +465,6 @@ impl Flow<'_> {
             Landed::Batch { .. } | Landed::Pairs { .. } => {
                 let error = Error::new(ErrorKind::Corrupt, codes::ACCOUNTING, "inputs and verdicts differ in number");
                 self.stop(End::Failed(error));
-            }
-        }
-    }
-
-    fn settle_pairs(&mut self, rows: Vec<RowId>, verdicts: Vec<PairVerdict>) {
-        for (row, verdict) in rows.into_iter().zip(verdicts) {
-            match verdict {
-                PairVerdict::Made => self.ledger.release(row),
-                PairVerdict::Refused(reason) => self.ledger.settle(row, RowOutcome::Rejected, Some(reason)),
-                PairVerdict::Unknown => {
-                    let reason = Reason::new(codes::NO_VERDICT, "HubSpot gave no verdict on the association");
-                    self.ledger.settle(row, RowOutcome::Deferred, Some(reason));
-                }
-            }
-        }
-    }
-
-    /// A record of the row has its verdict: associations that waited for it can be made, or never will.
-    fn associate(&mut self, row: RowId, lane: usize) {
-        let (ledger, links) = (&mut self.ledger, &mut self.loaded.links);
-        for link in links.iter_mut().filter(|link| link.from == lane || link.to == lane) {
-            let records = ledger.records(row);
-            let (Some(from), Some(to)) = (records.get(link.from), records.get(link.to)) else { continue };
-            let (Some(from_outcome), Some(to_outcome)) = (from.outcome, to.outcome) else { continue };
-            let failed = |outcome| matches!(outcome, RowOutcome::Rejected | RowOutcome::Deferred);
-            match (&from.id, &to.id) {
-                (Some(from), Some(to)) => link.pairs.push_back((row, from.clone(), to.clone())),
-                // The row is a reject already.
-                _ if failed(from_outcome) || failed(to_outcome) => ledger.release(row),
-                _ => {
-                    let reason =
-                        Reason::new(codes::ASSOCIATION_FAILED, "HubSpot did not tell the ids of the row's records");
-                    ledger.settle(row, RowOutcome::Rejected, Some(reason));
-                }
-            }
-        }
-    }
-
-    /// Sends associations: a large batch, or what there is when nothing more can come before it.
-    fn send_pairs(&mut self) {
-        if self.end.is_some() {
-            return;
-        }
-        let drained = self.loaded.exhausted() && self.loaded.lanes.iter().all(|lane| lane.batcher.is_empty());
-        let waited_for =
-            self.is_full() || self.is_window_full() || (drained && self.pairs_in_flight == self.in_flight.len());
-        // Calls that write labels read them first: two at once could lose one of two labels of a pair.
-        let labelled = self.loaded.links.iter().any(|link| link.label.is_some());
-        let calls_max = if labelled { 1 } else { PAIR_CALLS_MAX };
-        let deadline = self.calls_until();
-        for link in &mut self.loaded.links {
-            while self.pairs_in_flight < calls_max
-                && (link.pairs.len() >= PAIRS_WORTH_A_CALL || (waited_for && !link.pairs.is_empty()))
-            {
-                let (mut rows, mut pairs) = (Vec::new(), Vec::new());
-                // Each pair is in one call at a time, and once in a call.
-                for _ in 0..link.pairs.len().min(PAIRS_PER_CALL) {
-                    let Some((row, from, to)) = link.pairs.pop_front() else { break };
-                    rows.push(row);
-                    pairs.push((from, to));
-                }
-                let (account, from, to, label) =
-                    (self.job.account.clone(), link.from_object.clone(), link.to_object.clone(), link.label.clone());
-                self.pairs_in_flight += 1;
-                self.in_flight.push(Box::pin(async move {
-                    let verdicts = account.associate(&from, &to, label.as_ref(), &pairs, deadline).await;
-                    Landed::Pairs { rows, verdicts }
-                }));
             }
         }
     }

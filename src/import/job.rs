@@ -9,9 +9,10 @@ use std::{
 
 use super::{
     batcher::Batcher,
+    conclude::is_passing,
     deliver::{Delivery, key_hash},
     delivered::{DeliveredIndex, Mirrored},
-    flow, is_passing,
+    flow,
     ledger::RowId,
     log::Log,
     progress::{File, Progress},

@@ -4,6 +4,7 @@
 //! positions and contexts are written once on top of it (see [`runs`]), so that DynamoDB, the local file and memory
 //! cannot differ in anything that matters. One contract suite runs on all of them.
 
+pub mod admission;
 pub mod dynamo;
 pub mod file;
 pub mod limits;

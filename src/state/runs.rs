@@ -40,9 +40,6 @@ pub const STALLS_MAX: i64 = 4;
 /// Lambda's guard against loops has to be switched off for continuations.
 pub const INVOCATIONS_MAX: i64 = 10_000;
 
-/// How often the exchange of an object's newest run is tried when other events cross it.
-const EXCHANGES_MAX: usize = 8;
-
 /// How long an open entry may stand without its run before it is taken for a leftover.
 const ENTRY_AGE_MAX: Duration = Duration::from_secs(3_600);
 
@@ -110,7 +107,7 @@ pub struct Run {
 }
 
 impl Run {
-    fn from_item(run_id: &str, item: &Item) -> Result<Self> {
+    pub(super) fn from_item(run_id: &str, item: &Item) -> Result<Self> {
         let corrupt = |what: &str| {
             Error::new(
                 ErrorKind::Corrupt,
@@ -188,17 +185,6 @@ pub enum Leased {
     Over(Box<Run>),
 }
 
-/// Whether an event leads to a run.
-#[derive(Debug)]
-pub enum Admission {
-    /// To this one: new, or one that was left open.
-    Run(Box<Run>),
-    /// This version was imported before.
-    Duplicate(Box<Run>),
-    /// Something newer was admitted before.
-    Superseded,
-}
-
 /// The last-run context of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunContext {
@@ -249,8 +235,8 @@ impl From<&Report> for LastRun {
 
 /// All of it, on top of a table.
 pub struct Runs {
-    table: Rc<dyn Table>,
-    clock: Rc<dyn Clock>,
+    pub(super) table: Rc<dyn Table>,
+    pub(super) clock: Rc<dyn Clock>,
 }
 
 impl Runs {
@@ -270,234 +256,6 @@ impl Runs {
         match pointer.as_ref().and_then(|item| item.get("run_id")) {
             Some(Value::S(run_id)) => self.get(run_id).await,
             _ => Ok(None),
-        }
-    }
-
-    /// Decides what an event for `source` leads to, and makes the run if it is a new one, under the id `new_run_id`.
-    ///
-    /// `again` says whether a run of this version that is over may be followed by another.
-    pub async fn admit(
-        &self,
-        job: &str,
-        name: &str,
-        source: &RunSource,
-        settings: &str,
-        new_run_id: &str,
-        again: impl Fn(&Run) -> bool,
-    ) -> Result<Admission> {
-        let pk = format!("source#{}/{}", source.bucket, source.key);
-        let pointer = Key::new(&pk, version_of(source.version_id.as_deref(), &source.etag));
-        let expires_at = self.remembered_until();
-
-        // Known already? Asked first: a redelivered event is a duplicate even if something newer has come since.
-        let known = match self.table.get(&pointer).await? {
-            Some(item) => match item.get("run_id") {
-                Some(Value::S(run_id)) => Some(run_id.clone()),
-                _ => None,
-            },
-            None => None,
-        };
-        let mut unmade = false;
-        if let Some(run_id) = &known {
-            match self.get(run_id).await? {
-                Some(run) if run.outcome.is_none() => {
-                    self.mark_open(&run.run_id).await?;
-                    return Ok(Admission::Run(Box::new(run)));
-                }
-                Some(run) if !again(&run) && !self.came_back(&pk, &run, source).await? => {
-                    return Ok(Admission::Duplicate(Box::new(run)));
-                }
-                // Over, and may be done again.
-                Some(_) => {}
-                // Its maker died before it made the run, or is about to: the run keeps its id, or there would be two.
-                None => unmade = true,
-            }
-        }
-
-        let latest = Key::new(&pk, "latest");
-        if let Some(sequencer) = &source.sequencer {
-            let newest = Update {
-                set: vec![("sequencer", sequencer.as_str().into()), ("expires_at", expires_at.into())],
-                condition: Some(Condition::Any(vec![
-                    Condition::Absent("sequencer"),
-                    Condition::AtMost("sequencer", sequencer.as_str().into()),
-                ])),
-                ..Update::default()
-            };
-            if let Changed::No(_) = self.table.update(&latest, newest).await? {
-                return Ok(Admission::Superseded);
-            }
-        }
-
-        let claimed_id = known.as_deref().filter(|_| unmade).unwrap_or(new_run_id);
-        let claim = Update {
-            set: vec![("run_id", claimed_id.into()), ("expires_at", expires_at.into())],
-            condition: Some(match &known {
-                None => Condition::Absent("pk"),
-                Some(run_id) => Condition::Equals("run_id", run_id.as_str().into()),
-            }),
-            ..Update::default()
-        };
-        let run_id = match self.table.update(&pointer, claim).await? {
-            Changed::Yes(_) => claimed_id.to_owned(),
-            // Another invocation was faster, or our own first attempt was.
-            Changed::No(Some(item)) => match item.get("run_id") {
-                Some(Value::S(run_id)) => run_id.clone(),
-                _ => new_run_id.to_owned(),
-            },
-            Changed::No(None) => {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    codes::STATE_UNAVAILABLE,
-                    "admitting the object: the pointer vanished",
-                ));
-            }
-        };
-        self.mark_open(&run_id).await?;
-        let Some(older) = self.replace_older(&latest, source, &run_id, expires_at).await? else {
-            self.close(&run_id).await?;
-            return Ok(Admission::Superseded);
-        };
-        let now = self.clock.now().as_millisecond();
-        let create = Update {
-            set: vec![
-                ("older", older.into()),
-                ("job", job.into()),
-                ("name", name.into()),
-                ("source", encode(source)?.into()),
-                ("outcome", "open".into()),
-                ("settings", settings.into()),
-                ("fence", 0.into()),
-                ("invocations", 0.into()),
-                ("started_at", now.into()),
-                ("expires_at", expires_at.into()),
-            ],
-            condition: Some(Condition::Absent("pk")),
-            ..Update::default()
-        };
-        let item = match self.table.update(&run_key(&run_id), create).await? {
-            Changed::Yes(item) | Changed::No(Some(item)) => item,
-            Changed::No(None) => {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    codes::STATE_UNAVAILABLE,
-                    "admitting the object: the run vanished",
-                ));
-            }
-        };
-        // Again: a sweep that came between the entry and the run took the entry for a leftover.
-        self.mark_open(&run_id).await?;
-        Ok(Admission::Run(Box::new(Run::from_item(&run_id, &item)?)))
-    }
-
-    /// Whether the object has the contents of a finished run again after it had others: in a bucket without versions, where the entity
-    /// tag alone would take the event for a duplicate.
-    async fn came_back(&self, pk: &str, run: &Run, source: &RunSource) -> Result<bool> {
-        let (Some(now), Some(then)) = (&source.sequencer, &run.source.sequencer) else { return Ok(false) };
-        if now <= then {
-            return Ok(false);
-        }
-        let latest = self.table.get(&Key::new(pk, "latest")).await?;
-        Ok(latest
-            .and_then(|item| item.get("run_id").cloned())
-            .is_some_and(|newest| newest != run.run_id.as_str().into()))
-    }
-
-    /// Makes `run_id` the newest run of the object, and tells the one that was it, if it is open, to stop. The id of that one, or an
-    /// empty text; `None` if a newer event has come meanwhile.
-    ///
-    /// Who replaces whom is written down with the exchange itself: a second delivery, or a repeat after a crash, learns the same.
-    async fn replace_older(
-        &self,
-        latest: &Key,
-        source: &RunSource,
-        run_id: &str,
-        expires_at: i64,
-    ) -> Result<Option<String>> {
-        for _ in 0..EXCHANGES_MAX {
-            let known = self.table.get(latest).await?;
-            let text = |name: &str| match known.as_ref().and_then(|item| item.get(name)) {
-                Some(Value::S(text)) => Some(text.clone()),
-                _ => None,
-            };
-            let newest = text("run_id");
-            if newest.as_deref() == Some(run_id) {
-                let older = text("older_run_id").unwrap_or_default();
-                self.tell_to_stop(&older, run_id).await?;
-                return Ok(Some(older));
-            }
-            let older = newest.clone().unwrap_or_default();
-            let mut conditions = vec![match &newest {
-                Some(newest) => Condition::Equals("run_id", newest.as_str().into()),
-                None => Condition::Absent("run_id"),
-            }];
-            if let Some(sequencer) = &source.sequencer {
-                conditions.push(Condition::Equals("sequencer", sequencer.as_str().into()));
-            }
-            let exchange = Update {
-                set: vec![
-                    ("run_id", run_id.into()),
-                    ("older_run_id", older.as_str().into()),
-                    ("expires_at", expires_at.into()),
-                ],
-                condition: Some(Condition::All(conditions)),
-                ..Update::default()
-            };
-            match self.table.update(latest, exchange).await? {
-                Changed::Yes(_) => {
-                    self.tell_to_stop(&older, run_id).await?;
-                    return Ok(Some(older));
-                }
-                Changed::No(item) => {
-                    let newer = item.as_ref().and_then(|item| item.get("sequencer"));
-                    if let (Some(Value::S(newer)), Some(ours)) = (newer, &source.sequencer)
-                        && newer > ours
-                    {
-                        return Ok(None);
-                    }
-                }
-            }
-        }
-        let message = "admitting the object: other events keep changing its newest run";
-        Err(Error::new(ErrorKind::Unavailable { retry_after: None }, codes::STATE_UNAVAILABLE, message))
-    }
-
-    async fn tell_to_stop(&self, older: &str, run_id: &str) -> Result<()> {
-        if older.is_empty() {
-            return Ok(());
-        }
-        let stop = Update {
-            set: vec![("superseded_by", run_id.into())],
-            condition: Some(Condition::Equals("outcome", "open".into())),
-            ..Update::default()
-        };
-        self.table.update(&run_key(older), stop).await?;
-        Ok(())
-    }
-
-    /// Whether the run still works on the object: open, and its lease has not run out. One whose owner has died is ended here.
-    pub async fn still_works(&self, run_id: &str) -> Result<bool> {
-        let Some(run) = self.get(run_id).await? else { return Ok(false) };
-        if run.outcome.is_some() {
-            return Ok(false);
-        }
-        if run.lease_expires_at > self.clock.now() {
-            return Ok(true);
-        }
-        let end = Update {
-            set: vec![("outcome", Outcome::Superseded.as_str().into())],
-            condition: Some(Condition::All(vec![
-                Condition::Equals("outcome", "open".into()),
-                Condition::Equals("fence", run.fence.into()),
-            ])),
-            ..Update::default()
-        };
-        match self.table.update(&run_key(run_id), end).await? {
-            Changed::Yes(_) => {
-                self.close(run_id).await?;
-                Ok(false)
-            }
-            Changed::No(_) => Ok(true),
         }
     }
 
@@ -664,7 +422,7 @@ impl Runs {
         Ok(())
     }
 
-    async fn mark_open(&self, run_id: &str) -> Result<()> {
+    pub(super) async fn mark_open(&self, run_id: &str) -> Result<()> {
         let update = Update { set: vec![("since", self.clock.now().as_millisecond().into())], ..Update::default() };
         self.table.update(&Key::new("open", run_id), update).await?;
         Ok(())
@@ -721,7 +479,7 @@ impl Runs {
         end.as_millisecond()
     }
 
-    fn remembered_until(&self) -> i64 {
+    pub(super) fn remembered_until(&self) -> i64 {
         self.clock.now().saturating_add(REMEMBERED).unwrap_or(Timestamp::MAX).as_second()
     }
 }
@@ -732,7 +490,7 @@ pub fn lost(lease: &Lease) -> Error {
     Error::new(ErrorKind::Fenced, codes::FENCED, message)
 }
 
-fn run_key(run_id: &str) -> Key {
+pub(super) fn run_key(run_id: &str) -> Key {
     Key::new(format!("run#{run_id}"), "run")
 }
 
@@ -740,7 +498,7 @@ fn context_key(job: &str, name: &str) -> Key {
     Key::new(format!("context#{job}#{name}"), "context")
 }
 
-fn encode(value: &impl Serialize) -> Result<String> {
+pub(super) fn encode(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| {
         Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, "state cannot be written as JSON").with_source(error)
     })

@@ -17,8 +17,9 @@ use crate::{
     objects::{Location, Objects, memory::MemoryObjects},
     state::{
         Key, Table,
+        admission::Admission,
         memory::MemoryTable,
-        runs::{Admission, RunSource, Runs},
+        runs::{RunSource, Runs},
     },
 };
 

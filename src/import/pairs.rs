@@ -1,0 +1,89 @@
+//! Associations between the records of a row: made once both records are written, in calls of their own.
+//!
+//! A row waits for its associations as it waits for its records, so that a checkpoint never covers a row whose associations are not made.
+//! One that fails makes the row a reject and leaves the records.
+
+use super::{
+    flow::{Flow, Landed},
+    ledger::RowId,
+};
+use crate::{codes, hubspot::associations::PairVerdict, record::Reason, report::RowOutcome};
+
+/// Associations of one call at most. HubSpot takes 2,000; half of it keeps what is sent again after a kill small.
+const PAIRS_PER_CALL: usize = 1_000;
+
+/// Associations that are sent without waiting for more: at five such calls a second they keep up with what the burst limit allows.
+const PAIRS_WORTH_A_CALL: usize = 200;
+
+/// Association calls at once: they have a limit of their own, and a thousand pairs each.
+const PAIR_CALLS_MAX: usize = 2;
+
+impl Flow<'_> {
+    pub(super) fn settle_pairs(&mut self, rows: Vec<RowId>, verdicts: Vec<PairVerdict>) {
+        for (row, verdict) in rows.into_iter().zip(verdicts) {
+            match verdict {
+                PairVerdict::Made => self.ledger.release(row),
+                PairVerdict::Refused(reason) => self.ledger.settle(row, RowOutcome::Rejected, Some(reason)),
+                PairVerdict::Unknown => {
+                    let reason = Reason::new(codes::NO_VERDICT, "HubSpot gave no verdict on the association");
+                    self.ledger.settle(row, RowOutcome::Deferred, Some(reason));
+                }
+            }
+        }
+    }
+
+    /// A record of the row has its verdict: associations that waited for it can be made, or never will.
+    pub(super) fn associate(&mut self, row: RowId, lane: usize) {
+        let (ledger, links) = (&mut self.ledger, &mut self.loaded.links);
+        for link in links.iter_mut().filter(|link| link.from == lane || link.to == lane) {
+            let records = ledger.records(row);
+            let (Some(from), Some(to)) = (records.get(link.from), records.get(link.to)) else { continue };
+            let (Some(from_outcome), Some(to_outcome)) = (from.outcome, to.outcome) else { continue };
+            let failed = |outcome| matches!(outcome, RowOutcome::Rejected | RowOutcome::Deferred);
+            match (&from.id, &to.id) {
+                (Some(from), Some(to)) => link.pairs.push_back((row, from.clone(), to.clone())),
+                // The row is a reject already.
+                _ if failed(from_outcome) || failed(to_outcome) => ledger.release(row),
+                _ => {
+                    let reason =
+                        Reason::new(codes::ASSOCIATION_FAILED, "HubSpot did not tell the ids of the row's records");
+                    ledger.settle(row, RowOutcome::Rejected, Some(reason));
+                }
+            }
+        }
+    }
+
+    /// Sends associations: a large batch, or what there is when nothing more can come before it.
+    pub(super) fn send_pairs(&mut self) {
+        if self.end.is_some() {
+            return;
+        }
+        let drained = self.loaded.exhausted() && self.loaded.lanes.iter().all(|lane| lane.batcher.is_empty());
+        let waited_for =
+            self.is_full() || self.is_window_full() || (drained && self.pairs_in_flight == self.in_flight.len());
+        // Calls that write labels read them first: two at once could lose one of two labels of a pair.
+        let labelled = self.loaded.links.iter().any(|link| link.label.is_some());
+        let calls_max = if labelled { 1 } else { PAIR_CALLS_MAX };
+        let deadline = self.calls_until();
+        for link in &mut self.loaded.links {
+            while self.pairs_in_flight < calls_max
+                && (link.pairs.len() >= PAIRS_WORTH_A_CALL || (waited_for && !link.pairs.is_empty()))
+            {
+                let (mut rows, mut pairs) = (Vec::new(), Vec::new());
+                // Each pair is in one call at a time, and once in a call.
+                for _ in 0..link.pairs.len().min(PAIRS_PER_CALL) {
+                    let Some((row, from, to)) = link.pairs.pop_front() else { break };
+                    rows.push(row);
+                    pairs.push((from, to));
+                }
+                let (account, from, to, label) =
+                    (self.job.account.clone(), link.from_object.clone(), link.to_object.clone(), link.label.clone());
+                self.pairs_in_flight += 1;
+                self.in_flight.push(Box::pin(async move {
+                    let verdicts = account.associate(&from, &to, label.as_ref(), &pairs, deadline).await;
+                    Landed::Pairs { rows, verdicts }
+                }));
+            }
+        }
+    }
+}
