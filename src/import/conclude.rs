@@ -53,7 +53,8 @@ pub(super) fn blank_report(
         position: FilePosition::default(),
         invocations: 0,
         started_at,
-        finished_at: now,
+        // As precise as the start, which is stored in milliseconds.
+        finished_at: jiff::Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now),
         duration_ms: u64::try_from(now.duration_since(started_at).as_millis()).unwrap_or_default(),
         cost: Cost::default(),
         error: None,
