@@ -2,7 +2,7 @@
 //!
 //! An upsert may be sent any number of times, so everything that is not known is asked again in smaller or later calls, within bounds.
 
-use std::collections::BTreeSet;
+use std::{cell::RefCell, collections::BTreeSet};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -126,12 +126,17 @@ impl Account {
             let sequence = self.sequence.get();
             self.sequence.set(sequence + 1);
             let prefix = format!("{:x}-{sequence}-", self.nonce);
-            let body = serde_json::to_vec(&Body { write, members: &members, prefix: &prefix }).map_err(|error| {
-                Error::new(ErrorKind::Corrupt, codes::HUBSPOT_REFUSED, "a batch cannot be encoded").with_source(error)
-            })?;
-            let mut call = Call::post(self.paths.objects(write.object, write.kind.path()), Bytes::from(body));
+            let body = encode(write, &members, &prefix)?;
+            let mut call = Call::post(self.paths.objects(write.object, write.kind.path()), body);
             call.repeatable = write.kind != WriteKind::Create;
-            let readable = |answer: &Answer| BatchAnswer::read(&answer.body, write.id_property).is_some();
+            // Read once, for both questions: whether it can be read, and what it says.
+            let batch = RefCell::new(None);
+            let readable = |answer: &Answer| {
+                let read = BatchAnswer::read(&answer.body, write.id_property);
+                let is_readable = read.is_some();
+                batch.replace(read);
+                is_readable
+            };
             let answer = match self.ask_until(call, permit.take(), deadline, readable).await {
                 Ok(answer) => answer,
                 // Perhaps created, perhaps not: sending it again could create it twice.
@@ -142,7 +147,7 @@ impl Account {
                 Err(error) => return Err(error),
             };
             if answer.status.is_success() {
-                work.accept(group, &members, &answer, &prefix);
+                work.accept(group, &members, &batch.take().unwrap_or_default(), &prefix);
             } else {
                 work.refuse(group, &members, &answer)?;
             }
@@ -188,14 +193,10 @@ impl Work<'_> {
     }
 
     /// A 2xx: takes the verdicts it holds and sends the rest again.
-    fn accept(&mut self, group: Group, members: &[&Input], answer: &Answer, prefix: &str) {
+    fn accept(&mut self, group: Group, members: &[&Input], batch: &BatchAnswer, prefix: &str) {
         let write = self.write;
-        let batch = BatchAnswer::read(&answer.body, write.id_property).unwrap_or_default();
         // Archiving answers with nothing at all.
-        if write.kind == WriteKind::Archive
-            && batch.errors.is_empty()
-            && (answer.body.is_empty() || batch.results.is_empty())
-        {
+        if write.kind == WriteKind::Archive && batch.errors.is_empty() && batch.results.is_empty() {
             for (at, input) in group.members.iter().zip(members) {
                 if let Some(slot) = self.verdicts.get_mut(*at) {
                     *slot = Some(Verdict::Written { id: input.key.clone(), created: false });
@@ -204,7 +205,7 @@ impl Work<'_> {
             return;
         }
         let position = |trace: &str| trace.strip_prefix(prefix)?.parse().ok().filter(|at: &usize| *at < members.len());
-        let judgement = judge(&batch, members, write.id_property.is_none(), position, |refusal, input| {
+        let judgement = judge(batch, members, write.id_property.is_none(), position, |refusal, input| {
             write.reason(refusal, input)
         });
         let mut left = Vec::new();
@@ -376,6 +377,17 @@ impl Write<'_> {
             _ => reason,
         }
     }
+}
+
+/// The JSON body of one batch call. The trace id of each input is `prefix` and its place among `members`.
+///
+/// # Errors
+/// `HUBSPOT_REFUSED`, of kind `Corrupt`, if it cannot be encoded, which text never is.
+pub fn encode(write: Write<'_>, members: &[&Input], prefix: &str) -> Result<Bytes> {
+    let body = serde_json::to_vec(&Body { write, members, prefix }).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, codes::HUBSPOT_REFUSED, "a batch cannot be encoded").with_source(error)
+    })?;
+    Ok(body.into())
 }
 
 /// The body of a batch, written straight into bytes.

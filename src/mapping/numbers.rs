@@ -177,6 +177,11 @@ impl<'a> Written<'a> {
 }
 
 fn without_currency(body: &str) -> Option<&str> {
+    // Nearly all cells begin and end with a digit: nothing to look for.
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
+    if is_digit(body.as_bytes().first()) && is_digit(body.as_bytes().last()) {
+        return None;
+    }
     let sign = |c: char| matches!(c, '$' | '\u{a2}'..='\u{a5}' | '\u{20a0}'..='\u{20cf}' | '\u{ff04}' | '\u{ffe5}');
     if let Some(rest) = body.strip_prefix(sign) {
         return Some(rest.trim_start());

@@ -1,0 +1,113 @@
+//! The file: eight typed columns, each of which has to be checked or converted. The same number gives the same row.
+
+use std::{io::Write as _, ops::Range};
+
+use hubferry_simulator::hubspot::{PropertyDefinition, PropertyOption};
+
+/// The columns' names.
+pub(crate) const HEADER: &str = "Email,First Name,Last Name,Phone,Annual spend,Signed up,Plan,Newsletter";
+
+/// How the columns are mapped, as in hubferry.yaml.
+pub(crate) const COLUMNS: &str = r#"{"Email":"email","First Name":"firstname","Last Name":"lastname","Phone":"phone",
+"Annual spend":"annual_spend","Signed up":{"property":"signed_up","date":"%d/%m/%Y"},"Plan":"plan","Newsletter":"newsletter"}"#;
+
+/// Value and label of the property `plan`.
+const PLANS: [(&str, &str); 4] =
+    [("free", "Free plan"), ("starter", "Starter"), ("pro", "Professional"), ("enterprise", "Enterprise (annual)")];
+
+/// Bytes of a row of the large file.
+const WIDE_ROW_BYTES: usize = 512;
+
+/// Records that the rows of the large file are about, over and over: what the simulator holds must fit into memory.
+const WIDE_RECORDS: u64 = 50_000;
+
+/// The account's own properties that the file needs.
+pub(crate) fn properties() -> Vec<PropertyDefinition> {
+    let mut plan = PropertyDefinition::new("plan", "enumeration");
+    let option = |(value, label): (&str, &str)| PropertyOption {
+        value: value.to_owned(),
+        label: label.to_owned(),
+        ..PropertyOption::default()
+    };
+    plan.options = PLANS.map(option).to_vec();
+    vec![
+        PropertyDefinition::new("annual_spend", "number"),
+        PropertyDefinition::new("signed_up", "date"),
+        plan,
+        PropertyDefinition::new("newsletter", "bool"),
+        PropertyDefinition::new("remarks", "string"),
+    ]
+}
+
+/// A file of these rows. Rows for which `changed` is true say something else than otherwise.
+pub(crate) fn file(numbers: Range<u64>, changed: impl Fn(u64) -> bool) -> Vec<u8> {
+    let mut out = format!("{HEADER}\n").into_bytes();
+    for number in numbers {
+        row(&mut out, number, u64::from(changed(number)));
+        out.push(b'\n');
+    }
+    out
+}
+
+/// One row without its line end. `revision` changes everything but the key.
+fn row(out: &mut Vec<u8>, number: u64, revision: u64) {
+    let chance = mix(number ^ revision.rotate_left(40));
+    let part = |shift: u32, below: u64| (chance >> shift) % below;
+    // One name in eight is not ASCII.
+    let family = if part(3, 8) == 0 { "Família" } else { "Family" };
+    let plan = PLANS.get(usize::try_from(part(24, 4)).unwrap_or(0)).map_or("", |(_, label)| label);
+    let newsletter = if part(9, 2) == 0 { "yes" } else { "no" };
+    let _ = write!(
+        out,
+        "person{number}@example.com,Given{},{family}{},+1 555 01{:02} {:04},\"{},{:03}.{:02}\",{:02}/{:02}/{},{plan},{newsletter}",
+        part(5, 997),
+        part(11, 9973),
+        part(17, 100),
+        part(29, 10_000),
+        1 + part(33, 900),
+        part(37, 1_000),
+        part(43, 100),
+        1 + part(47, 28),
+        1 + part(53, 12),
+        2000 + part(57, 25),
+    );
+}
+
+/// Bytes and rows of the large file, and its bytes by range: each line has the same length, so that none has to be kept.
+pub(crate) fn wide(bytes: u64) -> (u64, u64) {
+    let rows = bytes / WIDE_ROW_BYTES as u64 - 1;
+    ((rows + 1) * WIDE_ROW_BYTES as u64, rows)
+}
+
+/// These bytes of the large file.
+pub(crate) fn wide_range(range: Range<u64>) -> Vec<u8> {
+    const LINE: u64 = WIDE_ROW_BYTES as u64;
+    let mut out = Vec::new();
+    let mut line = Vec::with_capacity(WIDE_ROW_BYTES);
+    for at in range.start / LINE..range.end.div_ceil(LINE) {
+        line.clear();
+        match at {
+            // The header's cells are padded with blanks, which are no part of a name.
+            0 => line.extend_from_slice(format!("{HEADER},Remarks").as_bytes()),
+            _ => {
+                row(&mut line, (at - 1) % WIDE_RECORDS, (at - 1) / WIDE_RECORDS);
+                line.extend_from_slice(b",Remarks of some length");
+            }
+        }
+        let filler = if at == 0 { b' ' } else { b'.' };
+        line.resize(WIDE_ROW_BYTES - 1, filler);
+        line.push(b'\n');
+        let (begin, end) = (range.start.saturating_sub(at * LINE), (range.end - at * LINE).min(LINE));
+        let bounds = usize::try_from(begin).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
+        out.extend_from_slice(line.get(bounds).unwrap_or_default());
+    }
+    out
+}
+
+/// SplitMix64: well-spread bits from a counter.
+fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
