@@ -205,9 +205,8 @@ impl Work<'_> {
             return;
         }
         let position = |trace: &str| trace.strip_prefix(prefix)?.parse().ok().filter(|at: &usize| *at < members.len());
-        let judgement = judge(batch, members, write.id_property.is_none(), position, |refusal, input| {
-            write.reason(refusal, input)
-        });
+        let judgement =
+            judge(batch, members, write.id_property.is_none(), position, |refusal, input| write.reason(refusal, input));
         let mut left = Vec::new();
         for (at, verdict) in group.members.iter().zip(judgement.verdicts) {
             match (verdict, self.verdicts.get_mut(*at)) {
