@@ -617,9 +617,10 @@ impl Flow<'_> {
         let Some(first) = self.first_permit else { return };
         let rate = self.job.account.ceiling_per_second();
         #[expect(clippy::cast_precision_loss, reason = "a count of calls")]
-        if self.permits > 1 {
-            self.job.progress.calls_possible += (self.last_permit - first).as_secs_f64() * rate;
-            self.job.progress.calls_made += (self.permits - 1) as f64;
+        {
+            // The last call takes its share of the time too, so that a single one counts as full use.
+            self.job.progress.calls_possible += (self.last_permit - first).as_secs_f64() * rate + 1.0;
+            self.job.progress.calls_made += self.permits as f64;
         }
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct World {
     pub(crate) door_latency: Duration,
     /// Until then (virtual time since the start) the table refuses every write.
     pub(crate) table_down_until: Rc<Cell<Duration>>,
+    /// Method, path and body of each request that HubSpot got.
+    pub(crate) requests: Rc<RefCell<Vec<String>>>,
     invocation: Cell<u64>,
     sequence: Cell<u64>,
 }
@@ -88,6 +90,7 @@ impl World {
             config: Rc::new(load::parse(config, "hubferry.yaml").unwrap()),
             door_latency: Duration::from_millis(2),
             table_down_until: Rc::default(),
+            requests: Rc::default(),
             invocation: Cell::new(0),
             sequence: Cell::new(0),
         }
@@ -98,7 +101,11 @@ impl World {
         let env = Env {
             clock: self.clock.clone(),
             rng: self.rng.clone(),
-            http: Rc::new(InProcess { portal: self.portal.clone(), clock: self.clock.clone() }),
+            http: Rc::new(InProcess {
+                portal: self.portal.clone(),
+                clock: self.clock.clone(),
+                requests: self.requests.clone(),
+            }),
             objects: Rc::new(Delayed { inner: self.objects.clone(), clock: self.clock.clone(), by: self.door_latency }),
             table: Rc::new(DelayedTable {
                 inner: self.table.clone(),
@@ -204,11 +211,15 @@ pub(crate) fn rejects(text: &str) -> Vec<(u64, String)> {
 struct InProcess {
     portal: Rc<RefCell<Portal>>,
     clock: Rc<VirtualClock>,
+    requests: Rc<RefCell<Vec<String>>>,
 }
 
 #[async_trait(?Send)]
 impl HttpService for InProcess {
     async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let told =
+            format!("{} {}\n{}", request.method(), request.uri().path(), String::from_utf8_lossy(request.body()));
+        self.requests.borrow_mut().push(told);
         let reply = self.portal.borrow_mut().handle(self.clock.now(), &request);
         self.clock.sleep(reply.latency).await;
         let lost = |message: &str| HttpError { sent: Sent::Maybe, message: message.to_owned() };
