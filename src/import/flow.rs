@@ -117,6 +117,7 @@ pub(super) async fn run(job: &mut Job, source: &mut Source, loaded: &mut Loaded)
         unsaved: Vec::new(),
         saving: None,
         permit: None,
+        turn: None,
         margin,
         calls_margin,
         lease_left_min,
@@ -157,6 +158,8 @@ pub(super) struct Flow<'a> {
     saving: Option<LocalBoxFuture<'static, Result<Saved>>>,
     /// The next call's turn under the account's limit.
     pub(super) permit: Option<LocalBoxFuture<'static, Result<Permit>>>,
+    /// A turn that has come and was not used yet.
+    turn: Option<Permit>,
     pub(super) saved_position: FilePosition,
     /// When a save was last begun.
     pub(super) last_save: Duration,
@@ -208,6 +211,7 @@ impl Flow<'_> {
                 }
             }
             self.send_pairs();
+            self.take_turn();
             self.ask_for_permit();
             self.start_saving();
             let event = if reading == Reading::More && self.permit.is_none() {
@@ -275,7 +279,7 @@ impl Flow<'_> {
             Event::Permitted(permit) => {
                 self.permit = None;
                 match permit {
-                    Ok(permit) => self.send(permit),
+                    Ok(permit) => self.turn = Some(permit),
                     Err(error) => self.stop(End::Failed(error)),
                 }
             }
@@ -421,7 +425,7 @@ impl Flow<'_> {
     }
 
     fn ask_for_permit(&mut self) {
-        if self.permit.is_none() && self.sendable().is_some() {
+        if self.permit.is_none() && self.turn.is_none() && self.sendable().is_some() {
             let account = self.job.account.clone();
             let deadline = self.calls_until();
             self.permit = Some(Box::pin(async move { account.permit(deadline).await }));
@@ -433,9 +437,17 @@ impl Flow<'_> {
         Deadline { at: self.job.deadline.at.checked_sub(self.calls_margin).unwrap_or(Timestamp::MIN) }
     }
 
+    /// Uses the turn that has come, once there is something to send: a turn that was waited for is counted, so it is not given away.
+    fn take_turn(&mut self) {
+        if let Some(index) = self.sendable()
+            && let Some(permit) = self.turn.take()
+        {
+            self.send(index, permit);
+        }
+    }
+
     /// Sends the next batch; what goes into it is decided only now that it is its turn.
-    fn send(&mut self, permit: Permit) {
-        let Some(index) = self.sendable() else { return };
+    fn send(&mut self, index: usize, permit: Permit) {
         let deadline = self.calls_until();
         let elapsed = self.job.env.clock.elapsed();
         self.first_permit.get_or_insert(elapsed);
