@@ -9,13 +9,8 @@ use std::{
 };
 
 use super::ledger::RowId;
+pub use crate::hubspot::batch::{BATCH_BYTES_MAX, BATCH_INPUTS_MAX};
 use crate::record::{Input, PropertyName};
-
-/// Most inputs of one call. HubSpot's limit for batch upsert, create, update, read and archive.
-pub const BATCH_INPUTS_MAX: usize = 100;
-
-/// Most bytes of one call. HubSpot states no limit; its gateways are known to take 1 MB.
-pub const BATCH_BYTES_MAX: usize = 1_000_000;
 
 /// One record to be written, with the rows it stands for, in file order.
 #[derive(Debug, Clone)]

@@ -204,11 +204,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
             tracing::warn!(run_id = run.run_id, error = %error, "working files could not be removed");
         }
     } else {
-        if waits {
-            // Not for ever: the other run's lease ends, or it does.
-            app.runs().release(&job.lease, None, false).await?;
-        }
-        hand_over(app, &job.account, &job.lease, run, failure.as_ref()).await?;
+        hand_over(app, &job.account, &job.lease, run, failure.as_ref(), waits).await?;
     }
     log_summary(&report);
     Ok(report)
@@ -241,15 +237,23 @@ const BACK_OFF_SECONDS: [u16; 5] = [60, 120, 300, 900, 900];
 /// What HubSpot asks to wait is waited without counting as standing still, from so much on.
 const LONG_WAIT: Duration = Duration::from_secs(60);
 
-/// Gives the run to the next invocation: the lease back, and a message to ourselves.
-async fn hand_over(app: &App, account: &Account, lease: &Lease, run: &Run, error: Option<&Error>) -> Result<()> {
+/// Gives the run to the next invocation: the lease back, and a message to ourselves. `waits` says that it waited for the run of an older
+/// version, which is not standing still: that run ends, or its lease does.
+async fn hand_over(
+    app: &App,
+    account: &Account,
+    lease: &Lease,
+    run: &Run,
+    error: Option<&Error>,
+    waits: bool,
+) -> Result<()> {
     let now = app.env().clock.now();
     let after = |wait: Duration| now.saturating_add(wait).unwrap_or(jiff::Timestamp::MAX);
     let step = usize::try_from(run.stalls - 1).unwrap_or(0).min(BACK_OFF_SECONDS.len() - 1);
     let back_off = BACK_OFF_SECONDS.get(step).copied().unwrap_or(900);
     let (not_before, standing, delay) =
         match error.map(Error::kind) {
-            None => (None, true, Some(CONTINUE_AT_ONCE)),
+            None => (None, !waits, Some(CONTINUE_AT_ONCE)),
             // The account's midnight: the sweep finds the run then.
             Some(ErrorKind::DailyLimit) => (Some(account.day_ends()), false, None),
             Some(
