@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     aws::{self, Clients},
+    capture,
     clock::{Clock, Deadline, Rng, SystemClock},
     codes,
     config::{Config, ConfigSource, Environment, Import, Matcher, load},
@@ -28,7 +29,7 @@ use crate::{
     queue::{Queue, Sqs},
     report::{Outcome, Report},
     secrets::{Secrets, SecretsManager},
-    state::{Table, dynamo::DynamoTable, limits::SharedBudget, runs::Runs},
+    state::{Table, dynamo::DynamoTable, limits::SharedBudget, runs::{Run, Runs}},
 };
 
 /// Is told how an import is coming along.
@@ -219,13 +220,21 @@ impl App {
                 let run = self.runs.get(&run_id).await?.ok_or_else(|| {
                     Error::new(ErrorKind::NotFound, codes::NAME_UNKNOWN, format!("there is no run {run_id}"))
                 })?;
-                Box::pin(import::resume(self, &run, deadline, owner)).await
+                self.resume(&run, deadline, owner).await
             }
             Event::Resume { run_id: None } => self.sweep(deadline, owner).await,
-            Event::Capture { .. } => Err(unavailable("capture")),
+            Event::Capture { name } => Box::pin(capture::on_schedule(self, name.as_deref(), deadline, owner)).await,
             Event::Sync { .. } => Err(unavailable("sync")),
             Event::TestEvent => Ok(nothing("S3's test event: notifications arrive".to_owned())),
             Event::Ignored { what } => Ok(nothing(what)),
+        }
+    }
+
+    /// Goes on with a run, whichever job's it is.
+    async fn resume(&self, run: &Run, deadline: Deadline, owner: &str) -> Result<Answer> {
+        match run.job.as_str() {
+            "capture" => Box::pin(capture::resume(self, run, deadline, owner)).await,
+            _ => Box::pin(import::resume(self, run, deadline, owner)).await,
         }
     }
 
@@ -255,7 +264,7 @@ impl App {
             if run.lease_expires_at > now || run.not_before > now {
                 continue;
             }
-            match Box::pin(import::resume(self, &run, deadline, owner)).await {
+            match self.resume(&run, deadline, owner).await {
                 Ok(Answer::Report(report)) if report.outcome == Outcome::Busy => {}
                 Ok(answer) => answers.push(answer),
                 // One run that cannot go on does not keep the others from it.

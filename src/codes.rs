@@ -77,6 +77,8 @@ codes! {
     EVENT_UNKNOWN: "Send one of the events in events/; the message says what was not understood.";
     /// The event or the configuration names an import, account or run that does not exist.
     NAME_UNKNOWN: "Use a name from hubferry.yaml, or a run id from the reports.";
+    /// A capture's position belongs to another account or resource.
+    NAME_TAKEN: "Give the capture another name, or forget the old position with `hubferry capture NAME --restart`.";
     /// The job is not part of this version.
     JOB_UNAVAILABLE: "Use a version of hubferry that has this job.";
     // The source

@@ -22,6 +22,7 @@
 //! | [`mapping`] | rows in, HubSpot inputs out: columns to properties, cells to values; no I/O |
 //! | [`hubspot`] | HubSpot's API: calls, batches, verdicts, reads, search, associations, keys that are not unique, property definitions |
 //! | [`import`] | the import job: the flow from an object in S3 to records in HubSpot |
+//! | [`capture`] | the capture job: HubSpot's snapshot and changes, to objects in S3 |
 //! | [`state`] | runs, leases, positions, contexts and the account's shared limit, on top of the table |
 //! | [`http`] | around the CRM door: the client, retries, the pace of an account's calls, tokens |
 //! | [`record`], [`report`] | what passes between the modules: inputs, reasons, rejects; and what a run says when it ends |
@@ -29,6 +30,7 @@
 
 pub mod app;
 pub mod aws;
+pub mod capture;
 pub mod clock;
 pub mod codes;
 pub mod config;

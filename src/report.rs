@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::{
+    capture::{position::Position as CapturePosition, progress::ChangeCounts},
+    error::Error,
+};
 
 /// How an invocation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,13 +166,64 @@ pub struct Source {
     pub compression: Option<String>,
 }
 
-/// How far a run has come: everything before is durable, its effects and its rejects.
+/// How far an import has come: everything before is durable, its effects and its rejects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FilePosition {
     /// Offset of the next record, in the decompressed file.
     pub byte: u64,
     /// Physical lines before it.
     pub line: u64,
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Position {
+    /// A capture: `{"mode":…,"itemId":…,"initialTimestamp":…}`.
+    Capture(CapturePosition),
+    /// An import: `{"byte":…,"line":…}`.
+    File(FilePosition),
+}
+
+impl Default for Position {
+    fn default() -> Self {
+        Self::File(FilePosition::default())
+    }
+}
+
+impl From<FilePosition> for Position {
+    fn from(position: FilePosition) -> Self {
+        Self::File(position)
+    }
+}
+
+impl Position {
+    /// Where in a file; its start for what has no file.
+    pub fn file(&self) -> FilePosition {
+        match self {
+            Self::File(position) => *position,
+            Self::Capture(_) => FilePosition::default(),
+        }
+    }
+}
+
+/// What a capture's run wrote.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureReport {
+    /// The resource, as `opencdc.collection` has it.
+    pub collection: String,
+    /// Where it writes.
+    pub output: String,
+    /// Changes by what they were.
+    pub changes: ChangeCounts,
+    /// Objects written.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The list of the objects written; null where there are none, or the run goes on.
+    pub manifest: Option<String>,
+    /// How far the position is behind HubSpot's clock; null in a snapshot.
+    pub lag_seconds: Option<u64>,
 }
 
 /// What the run cost, for the bill.
@@ -242,7 +296,10 @@ pub struct Report {
     /// Share of the account's burst limit that was used while there was something to send; null where nothing was sent.
     pub limit_use_percent: Option<f64>,
     /// How far the run has come.
-    pub position: FilePosition,
+    pub position: Position,
+    /// Of a capture: what it wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureReport>,
     /// How many invocations worked on the run.
     pub invocations: u64,
     /// When the run was started.

@@ -27,7 +27,7 @@ const CONTINUE_AT_ONCE: u16 = 0;
 /// Writes that follow a run's report: the lease is looked at, then context, run and open entry.
 const WRITES_AT_THE_END: u64 = 4;
 
-pub(super) fn blank_report(
+pub(crate) fn blank_report(
     name: &str,
     account: &str,
     run_id: Option<String>,
@@ -50,7 +50,8 @@ pub(super) fn blank_report(
         ignored_columns: Vec::new(),
         calls: Default::default(),
         limit_use_percent: None,
-        position: FilePosition::default(),
+        position: FilePosition::default().into(),
+        capture: None,
         invocations: 0,
         started_at,
         // As precise as the start, which is stored in milliseconds.
@@ -165,7 +166,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     report.archived = (job.import.mode == Mode::Mirror).then_some(progress.archived);
     report.notes.clone_from(&progress.notes);
     report.limit_use_percent = progress.limit_use_percent();
-    report.position = progress.position;
+    report.position = progress.position.into();
     report.invocations = u64::try_from(job.lease.invocations).unwrap_or_default();
     let gb_seconds = (progress.gb_seconds * 1_000.0).round() / 1_000.0;
     report.cost = Cost {
@@ -212,7 +213,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
 
 /// Repeats what failed for a passing reason, for about half a lease: what follows the work must not be lost to a hiccup of S3 or DynamoDB.
 /// Everything it is used for is safe to repeat.
-pub(super) async fn patiently<T>(env: &Env, attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
+pub(crate) async fn patiently<T>(env: &Env, attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
     let mut wait = Duration::from_millis(500);
     loop {
         match attempt().await {
@@ -227,7 +228,7 @@ pub(super) async fn patiently<T>(env: &Env, attempt: impl AsyncFn() -> Result<T>
 }
 
 /// Whether waiting may help.
-pub(super) fn is_passing(error: &Error) -> bool {
+pub(crate) fn is_passing(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Throttled { .. } | ErrorKind::Unavailable { .. } | ErrorKind::Unknown)
 }
 
@@ -239,7 +240,7 @@ const LONG_WAIT: Duration = Duration::from_secs(60);
 
 /// Gives the run to the next invocation: the lease back, and a message to ourselves. `waits` says that it waited for the run of an older
 /// version, which is not standing still: that run ends, or its lease does.
-async fn hand_over(
+pub(crate) async fn hand_over(
     app: &App,
     account: &Account,
     lease: &Lease,
@@ -270,7 +271,7 @@ async fn hand_over(
     Ok(())
 }
 
-pub(super) async fn store_report(app: &App, bucket: &str, report: &Report) -> Result<()> {
+pub(crate) async fn store_report(app: &App, bucket: &str, report: &Report) -> Result<()> {
     let id = report.run_id.as_deref().unwrap_or("none");
     let location = Location::new(bucket, format!("reports/{}/{}/{id}.json", report.job, report.name));
     let body = serde_json::to_vec_pretty(report).map_err(|error| {
@@ -280,7 +281,7 @@ pub(super) async fn store_report(app: &App, bucket: &str, report: &Report) -> Re
 }
 
 /// One line that says how the run ended: the same numbers as the report.
-pub(super) fn log_summary(report: &Report) {
+pub(crate) fn log_summary(report: &Report) {
     let rows = &report.rows;
     let error_code = report.error.as_ref().map(|error| error.code.as_str());
     let run_id = report.run_id.as_deref();

@@ -552,7 +552,7 @@ impl Loaded {
 }
 
 /// Renews the lease while something goes on that does not do so itself.
-pub(super) async fn held<T>(
+pub(crate) async fn held<T>(
     runs: &Runs,
     lease: &Lease,
     clock: &dyn Clock,
@@ -574,7 +574,7 @@ pub(super) async fn held<T>(
 }
 
 /// The calls that this process has made to the account.
-pub(super) fn calls_of(account: &Account) -> Calls {
+pub(crate) fn calls_of(account: &Account) -> Calls {
     let counts = account.counts();
     Calls { total: counts.total, retried: counts.retried, throttled: counts.throttled, search: counts.search }
 }

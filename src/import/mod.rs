@@ -22,8 +22,12 @@ mod source;
 
 use std::{rc::Rc, time::Duration};
 
+pub(crate) use self::{
+    conclude::{blank_report, hand_over, is_passing, log_summary, patiently, store_report},
+    job::{calls_of, held},
+};
 use self::{
-    conclude::{blank_report, conclude, is_passing, log_summary, patiently, source_of, store_report},
+    conclude::{conclude, source_of},
     job::{Baseline, End, Job},
     log::Log,
     progress::Progress,
@@ -49,14 +53,14 @@ const OLDER_RUN_LOOK: Duration = Duration::from_millis(500);
 
 /// The doors' counters when an event was taken up.
 #[derive(Clone, Copy)]
-struct Spent {
-    elapsed: Duration,
-    table_writes: u64,
-    object_requests: u64,
+pub(crate) struct Spent {
+    pub(crate) elapsed: Duration,
+    pub(crate) table_writes: u64,
+    pub(crate) object_requests: u64,
 }
 
 impl Spent {
-    fn so_far(app: &App) -> Self {
+    pub(crate) fn so_far(app: &App) -> Self {
         let env = app.env();
         Self { elapsed: env.clock.elapsed(), table_writes: env.table.writes(), object_requests: env.objects.requests() }
     }

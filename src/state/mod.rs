@@ -10,6 +10,7 @@ pub mod file;
 pub mod limits;
 pub mod memory;
 pub mod runs;
+pub mod streams;
 
 use std::collections::BTreeMap;
 

@@ -8,6 +8,8 @@
 //! | `open` | `<run_id>` | a run that is not over, for the sweep |
 //! | `context#<job>#<name>` | `context` | the last run, the last successful run |
 //!
+//! Captures have one item more: [`super::streams`].
+//!
 //! A process may die between any two writes here. The order is such that what is left behind is either complete or is taken up by the
 //! next one who comes: pointer, run, open entry at the start; context, run, open entry at the end.
 
@@ -21,7 +23,7 @@ use crate::{
     clock::{Clock, Deadline},
     codes,
     error::{Error, ErrorKind, Result},
-    report::{Counts, FilePosition, Outcome, Report},
+    report::{Counts, Outcome, Position, Report},
 };
 
 /// How long a lease lasts unless it is renewed. Every checkpoint renews it; [`RENEW_AFTER`] bounds the time between two renewals.
@@ -107,6 +109,17 @@ pub struct Run {
 }
 
 impl Run {
+    /// Why the run is not to go on, if it has been worked on too often to no purpose.
+    pub fn stalled(&self) -> Option<String> {
+        (self.stalls > STALLS_MAX || self.invocations > INVOCATIONS_MAX).then(|| {
+            format!(
+                "after {} invocations, {} of them in a row without progress, the run has not come to its end",
+                self.invocations - 1,
+                self.stalls - 1
+            )
+        })
+    }
+
     pub(super) fn from_item(run_id: &str, item: &Item) -> Result<Self> {
         let corrupt = |what: &str| {
             Error::new(
@@ -212,7 +225,7 @@ pub struct LastRun {
     /// What became of the rows.
     pub rows: Counts,
     /// How far it came.
-    pub position: FilePosition,
+    pub position: Position,
     /// The error's code, where there was one.
     pub error_code: Option<String>,
 }
@@ -227,7 +240,7 @@ impl From<&Report> for LastRun {
             source: report.source.uri.clone(),
             etag: report.source.etag.clone(),
             rows: report.rows,
-            position: report.position,
+            position: report.position.clone(),
             error_code: report.error.as_ref().map(|error| error.code.clone()),
         }
     }
@@ -319,7 +332,7 @@ impl Runs {
         &self,
         lease: &Lease,
         deadline: Deadline,
-        position: &FilePosition,
+        position: &impl Serialize,
         progress: &impl Serialize,
         moved: bool,
     ) -> Result<()> {

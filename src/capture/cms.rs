@@ -1,0 +1,189 @@
+//! CMS resources: short lists, read through.
+//!
+//! They have no search. What was updated is listed by its date, from as far back as the trailing pass reaches, so that an item which moved
+//! to another page while they were read is found by the next run at the latest. Deleted items are listed where HubSpot lists them, else found
+//! by their absence.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::{
+    change::{Cause, Change, Operation},
+    job::Job,
+    known::{Archived, Delta, number},
+};
+use crate::{
+    error::Result,
+    hubspot::{
+        cms::CmsQuery,
+        records::RawRecord,
+        resources::{CmsResource, Deletes},
+    },
+};
+
+/// Pages of one list: 100 items each. HubSpot's own ceilings for pages and posts are far below.
+const PAGES_MAX: usize = 5_000;
+
+impl Job {
+    /// What was updated since the trailing pass; the window's start where that is earlier.
+    pub(super) async fn cms_pass(&mut self, cms: &CmsResource, from: Timestamp, until: Timestamp) -> Result<bool> {
+        let from = from.min(self.progress.trailing.unwrap_or(from));
+        let query = CmsQuery { updated_after: Some(from), archived: false, by_update: true };
+        self.cms_list(cms, &query, |job, record| {
+            // What is younger than the window belongs to the next one.
+            if record.updated_at.is_some_and(|at| at < until) { job.take_cms(record, cms) } else { Ok(()) }
+        })
+        .await
+    }
+
+    /// Everything that exists.
+    pub(super) async fn cms_snapshot(&mut self, cms: &CmsResource) -> Result<bool> {
+        let by_absence = cms.deletes == Deletes::Absence;
+        let all = self
+            .cms_list(cms, &CmsQuery::default(), |job, record| {
+                let id = record.id.clone();
+                job.emit_snapshot(record, None, None)?;
+                if by_absence {
+                    job.learn(&Delta::Present(id));
+                }
+                Ok(())
+            })
+            .await;
+        all
+    }
+
+    /// What was deleted, and what came back.
+    pub(super) async fn cms_deletes(&mut self, cms: &CmsResource) -> Result<bool> {
+        if cms.deletes == Deletes::Absence {
+            return self.cms_absent(cms).await;
+        }
+        let initial = self.progress.initial.unwrap_or_default();
+        let began_known = self.progress.bin_known;
+        let mut bin = BTreeSet::new();
+        let query = CmsQuery { archived: true, ..CmsQuery::default() };
+        let all = self
+            .cms_list(cms, &query, |job, record| {
+                let at = record.archived_at.or(record.updated_at).unwrap_or_default();
+                let id = number(&record.id);
+                bin.insert(id);
+                let told = began_known || at >= initial;
+                job.take_deleted(record, at, told)
+            })
+            .await?;
+        if all {
+            // Who left the bin came back, or is gone for good. A restore need not move the date by which the living are listed.
+            let left: Vec<u64> = self.known.archived.keys().copied().filter(|id| !bin.contains(id)).collect();
+            let calls_until = self.calls_until();
+            for id in left {
+                match self.account.read_cms(cms, &id.to_string(), calls_until).await? {
+                    Some(record) if record.archived_at.is_none() => self.take_cms(record, cms)?,
+                    _ => self.learn(&Delta::Unarchived(id)),
+                }
+            }
+            self.progress.bin_known = true;
+        }
+        Ok(all)
+    }
+
+    async fn cms_absent(&mut self, cms: &CmsResource) -> Result<bool> {
+        let mut there = BTreeSet::new();
+        let all = self
+            .cms_list(cms, &CmsQuery::default(), |job, record| {
+                if !job.known.present.contains(&record.id) {
+                    job.learn(&Delta::Present(record.id.clone()));
+                }
+                there.insert(record.id);
+                Ok(())
+            })
+            .await?;
+        if !all {
+            return Ok(false);
+        }
+        let missing: Vec<String> = self.known.present.iter().filter(|id| !there.contains(*id)).cloned().collect();
+        let calls_until = self.calls_until();
+        for id in missing {
+            // A list that was read while things moved may lack one that is there.
+            if self.account.read_cms(cms, &id, calls_until).await?.is_some() {
+                continue;
+            }
+            let now = self.env.clock.now();
+            let change = Change {
+                operation: Operation::Delete,
+                cause: None,
+                position: self.position_of(&id, self.progress.until.or(Some(now))),
+                id: id.clone(),
+                created_at: None,
+                updated_at: None,
+                read_at: now,
+                before: None,
+                after: None,
+            };
+            self.emit(&change, [Delta::Absent(id)])?;
+        }
+        self.progress.bin_known = true;
+        Ok(true)
+    }
+
+    async fn cms_list(
+        &mut self,
+        cms: &CmsResource,
+        query: &CmsQuery,
+        mut each: impl FnMut(&mut Self, RawRecord) -> Result<()>,
+    ) -> Result<bool> {
+        let mut after: Option<String> = None;
+        for _ in 0..PAGES_MAX {
+            if self.must_stop() {
+                return Ok(false);
+            }
+            let page = self.account.list_cms(cms, query, after.as_deref(), self.calls_until()).await?;
+            for record in page.records {
+                self.progress.item_id.clone_from(&record.id);
+                each(self, record)?;
+            }
+            self.save_if_full().await?;
+            match page.after {
+                Some(next) if after.as_deref() != Some(next.as_str()) => after = Some(next),
+                _ => return Ok(true),
+            }
+        }
+        self.note(format!("{}: the list was read up to {PAGES_MAX} pages", cms.collection));
+        Ok(true)
+    }
+
+    fn take_cms(&mut self, record: RawRecord, cms: &CmsResource) -> Result<()> {
+        let id = number(&record.id);
+        let modified = record.updated_at.map_or(0, Timestamp::as_millisecond);
+        let restored = self.known.archived.get(&id).copied();
+        let emitted = self.known.recent.get(&id).copied();
+        if restored.is_none() && emitted.is_some_and(|emitted| emitted >= modified) {
+            self.progress.done.changes.repeated += 1;
+            return Ok(());
+        }
+        let initial = self.progress.initial.unwrap_or_default().as_millisecond();
+        let created = record.created_at.map_or(i64::MIN, Timestamp::as_millisecond);
+        let is_new = match restored {
+            Some(Archived { told, .. }) => !told,
+            None => emitted.is_none() && created >= initial && created >= self.known.horizon,
+        };
+        let mut learned = vec![Delta::Emitted(id, modified)];
+        if restored.is_some() {
+            learned.push(Delta::Unarchived(id));
+        }
+        if cms.deletes == Deletes::Absence {
+            learned.push(Delta::Present(record.id.clone()));
+        }
+        let change = Change {
+            operation: if is_new { Operation::Create } else { Operation::Update },
+            cause: restored.map(|_| Cause::Restore),
+            position: self.position_of(&record.id, record.updated_at),
+            id: record.id,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+            read_at: self.env.clock.now(),
+            before: None,
+            after: Some(record.object),
+        };
+        self.emit(&change, learned)
+    }
+}

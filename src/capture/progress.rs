@@ -1,0 +1,171 @@
+//! What a capture's checkpoint holds: enough to go on at any instant, and what its report counts.
+
+use std::ops::AddAssign;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    position::{Mode, Position},
+    scan::Ranges,
+};
+use crate::{import::log::LogState, report::Calls};
+
+/// What a run is doing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// A new window is to be opened.
+    #[default]
+    Open,
+    /// Everything that exists is being listed.
+    Snapshot(Ranges),
+    /// What was modified in the window is being read, in the order of ids.
+    Main {
+        /// The last id that was looked at.
+        after: Option<String>,
+    },
+    /// What was modified before is being read again, for what the index showed late.
+    Trailing {
+        /// Up to where.
+        until: Timestamp,
+        /// The last id that was looked at.
+        after: Option<String>,
+    },
+    /// The recycle bin is being listed.
+    Deletes(Ranges),
+    /// Associations are being compared.
+    Links {
+        /// The last id that was looked at.
+        after: u64,
+    },
+    /// Ids that exist are being listed, to begin with the comparison of associations.
+    LinksBegin(Ranges),
+    /// The window is complete.
+    Complete,
+}
+
+/// Changes by what they were, of one run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChangeCounts {
+    /// Records as they existed at the start.
+    pub snapshot: u64,
+    /// Records not known before.
+    pub create: u64,
+    /// Changed records: restores and changed associations among them.
+    pub update: u64,
+    /// Archived and merged records.
+    pub delete: u64,
+    /// Of the updates (and creates): records that came back from the recycle bin.
+    pub restored: u64,
+    /// Of the deletes: records that were merged into others.
+    pub merged: u64,
+    /// Of the updates: records whose associations changed.
+    pub associations: u64,
+    /// Records that HubSpot showed again as they were emitted before; not emitted.
+    pub repeated: u64,
+    /// Records that the search index still showed, but that were gone; not emitted here (their delete is).
+    pub gone: u64,
+}
+
+impl AddAssign for ChangeCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.snapshot += other.snapshot;
+        self.create += other.create;
+        self.update += other.update;
+        self.delete += other.delete;
+        self.restored += other.restored;
+        self.merged += other.merged;
+        self.associations += other.associations;
+        self.repeated += other.repeated;
+        self.gone += other.gone;
+    }
+}
+
+impl ChangeCounts {
+    /// Records written.
+    pub fn emitted(&self) -> u64 {
+        self.snapshot + self.create + self.update + self.delete
+    }
+}
+
+/// What one run has done and spent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Done {
+    /// Changes written.
+    pub changes: ChangeCounts,
+    /// Objects written.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What a reader of the report should know besides.
+    pub notes: Vec<String>,
+    /// Calls to HubSpot, by all invocations.
+    pub calls: Calls,
+    /// Share of time × limit: calls that could have been made while the run worked.
+    pub calls_possible: f64,
+    /// Memory × time on Lambda.
+    pub gb_seconds: f64,
+    /// Writes to the table.
+    pub table_writes: u64,
+    /// Requests for objects.
+    pub object_requests: u64,
+}
+
+/// Everything a continued run must know. Between runs it is kept, without [`Done`], beside the position.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// HubSpot's clock when the capture began; none before its first run.
+    pub initial: Option<Timestamp>,
+    /// What is being done.
+    pub phase: Phase,
+    /// Changes before this moment are captured.
+    pub covered: Option<Timestamp>,
+    /// The end of the open window.
+    pub until: Option<Timestamp>,
+    /// What the index showed late is captured up to this moment.
+    pub trailing: Option<Timestamp>,
+    /// Objects of the window so far.
+    pub part: u64,
+    /// The last record looked at.
+    pub item_id: String,
+    /// Where [`super::known::Known`] is kept as it was before the log; none: nothing is known.
+    pub base: Option<String>,
+    /// The run that began the log.
+    pub log_of: String,
+    /// What was learned since.
+    pub log: LogState,
+    /// The recycle bin was listed once: what appears in it from now on was archived since.
+    pub bin_known: bool,
+    /// The recycle bin is not listed again before this moment.
+    pub bin_due: Option<Timestamp>,
+    /// The associations of all records are known.
+    pub links_known: bool,
+    /// They are not compared again before this moment.
+    pub links_due: Option<Timestamp>,
+    /// When the sweep that is going on began.
+    pub sweep_began: Option<Timestamp>,
+    /// Of this run.
+    pub done: Done,
+}
+
+impl Progress {
+    /// The position as people read it.
+    pub fn position(&self) -> Position {
+        let snapshot = match &self.phase {
+            Phase::Snapshot(ranges) => Some(ranges.low_water()),
+            _ => None,
+        };
+        Position {
+            mode: if snapshot.is_some() { Mode::Snapshot } else { Mode::Cdc },
+            item_id: snapshot.unwrap_or_else(|| self.item_id.clone()),
+            initial_timestamp: self.initial.unwrap_or_default(),
+            timestamp: self.covered,
+            until: self.until,
+            trailing_timestamp: self.trailing,
+        }
+    }
+}
