@@ -140,6 +140,8 @@ codes! {
     STATE_UNAVAILABLE: "Nothing is lost: the run continues where it stopped. Check the table's name, region and permissions.";
     /// S3 failed.
     OBJECTS_UNAVAILABLE: "Nothing is lost: the run continues where it stopped. Check the bucket's permissions.";
+    /// Records cannot be written in the format asked for.
+    OUTPUT_FAILED: "Give the function more memory; if it goes on, choose another `format` or `compression` for the capture and report it.";
     /// A bucket refused a write or a read.
     OBJECTS_FORBIDDEN: "Allow the function this action on the bucket.";
     /// SQS or Secrets Manager failed.

@@ -17,6 +17,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`event`] | what woke us, and which job that means |
+//! | [`capture`] | the capture job: HubSpot's records and their changes, to S3 |
 //! | [`config`] | `hubferry.yaml` as typed values, checked once |
 //! | [`csv`] | bytes in, rows out: encoding, compression, dialect, records; no I/O |
 //! | [`mapping`] | rows in, HubSpot inputs out: columns to properties, cells to values; no I/O |

@@ -47,15 +47,21 @@ pub fn reject_line(reject: &Reject, columns: &[String]) -> Vec<u8> {
     line.end()
 }
 
+/// One line of text with columns, being written. A capture writes its own with it.
 #[derive(Default)]
-struct Line {
+pub(crate) struct Line {
     bytes: Vec<u8>,
     begun: bool,
 }
 
 impl Line {
+    /// A line after others.
+    pub(crate) fn after(lines: Vec<u8>) -> Self {
+        Self { bytes: lines, begun: false }
+    }
+
     /// A cell that comes from outside.
-    fn original(&mut self, cell: &str) {
+    pub(crate) fn original(&mut self, cell: &str) {
         if needs_guard(cell) {
             let mut guarded = String::with_capacity(cell.len() + GUARD.len_utf8());
             guarded.push(GUARD);
@@ -66,7 +72,8 @@ impl Line {
         }
     }
 
-    fn plain(&mut self, cell: &str) {
+    /// A cell of ours, which no spreadsheet runs.
+    pub(crate) fn plain(&mut self, cell: &str) {
         // A file must not begin with what looks like a byte order mark.
         let first = !self.begun;
         if self.begun {
@@ -82,7 +89,8 @@ impl Line {
         }
     }
 
-    fn end(mut self) -> Vec<u8> {
+    /// The lines before, and this one with its line end.
+    pub(crate) fn end(mut self) -> Vec<u8> {
         self.bytes.push(b'\n');
         self.bytes
     }
