@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::{
     change::{Cause, Change, Operation},
     job::{Job, MERGED},
-    known::{Archived, Delta, Link, number},
+    known::{Archived, Delta, GONE, Link, number},
     progress::Phase,
 };
 use crate::{
@@ -173,8 +173,11 @@ impl Job {
         let Read { asked, mut records, mut linked, .. } = read;
         for id in asked {
             let Some(record) = records.remove(&id) else {
-                // Archived, merged or purged since: the sweep tells.
+                // Archived or purged since: the sweep of the recycle bin tells which, and whether it came back meanwhile.
                 self.progress.done.changes.gone += 1;
+                if self.capture.deletes && !self.known.archived.contains_key(&number(&id)) {
+                    self.learn(&Delta::Archived(number(&id), Archived { at: GONE, told: true }));
+                }
                 continue;
             };
             let links = linked.remove(&record.id);
@@ -195,7 +198,7 @@ impl Job {
         crm: &CrmResource,
     ) -> Result<()> {
         let losers: Vec<String> = record
-            .property(MERGED)
+            .value(MERGED)
             .map(|text| text.split(';').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect())
             .unwrap_or_default();
         for loser in losers.iter().filter(|loser| **loser != record.id) {
@@ -388,7 +391,7 @@ fn write_links(object: &mut Map<String, Value>, written: &Written) {
 /// When a record was last modified, in milliseconds since the epoch: the later of the two places where HubSpot tells it.
 pub(super) fn modified(record: &RawRecord, property: &str) -> i64 {
     let told = record.updated_at.map(Timestamp::as_millisecond);
-    let stored = record.property(property).and_then(|text| {
+    let stored = record.value(property).and_then(|text| {
         text.parse::<Timestamp>().map(Timestamp::as_millisecond).ok().or_else(|| text.parse::<i64>().ok())
     });
     told.max(stored).unwrap_or_default()

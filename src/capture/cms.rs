@@ -108,17 +108,7 @@ impl Job {
                 continue;
             }
             let now = self.env.clock.now();
-            let change = Change {
-                operation: Operation::Delete,
-                cause: None,
-                position: self.position_of(&id, self.progress.until.or(Some(now))),
-                id: id.clone(),
-                created_at: None,
-                updated_at: None,
-                read_at: now,
-                before: None,
-                after: None,
-            };
+            let change = self.gone(id.clone(), now);
             self.emit(&change, [Delta::Absent(id)])?;
         }
         self.progress.bin_known = true;

@@ -62,7 +62,7 @@ pub(super) fn blank_report(capture: &Capture, run: &Run, now: jiff::Timestamp) -
 /// Turns the end of an invocation's work into a report, and into what happens next.
 pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Result<Report> {
     let env = app.env();
-    let complete = matches!(end, End::Complete);
+    let complete = matches!(end, End::Complete | End::TooSoon);
     let too_soon = matches!(end, End::TooSoon);
     let (outcome, failure) = match end {
         End::Complete | End::TooSoon => (Outcome::Done, None),
@@ -83,6 +83,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
         let done = std::mem::take(&mut job.progress.done);
         job.progress = saved.clone();
         job.progress.done.notes = done.notes;
+        job.forget_unsaved().await?;
     }
     job.count_costs();
     let loaded = job.saved.is_some();
@@ -144,8 +145,6 @@ async fn end_run(job: &mut Job, complete: bool) -> Result<Option<String>> {
     if !objects.is_empty()
         && let Some(layout) = &job.layout
     {
-        // Written again after a crash between object and position.
-        objects.dedup_by(|one, other| one.key == other.key);
         let at = Location::new(&job.output.bucket, format!("manifests/{}/{}.json", job.capture.name, job.run_id));
         let manifest = Manifest {
             run_id: &job.run_id,

@@ -194,13 +194,26 @@ impl Job {
         if self.progress.log_of.is_empty() {
             self.progress.log_of.clone_from(&self.run_id);
         }
-        let folder = Location::new(&self.output.bucket, format!("{}{}/", self.state_folder(), self.progress.log_of));
-        let log =
-            Log::open(self.env.objects.clone(), folder, "log", self.lease.fence, self.progress.log.clone()).await?;
+        let log = self.open_log().await?;
         let known = &mut self.known;
         log.for_each_chunk(async |chunk| Delta::read_all(chunk, |delta| known.apply(&delta))).await?;
         self.log = Some(log);
         self.saved = Some(self.progress.clone());
+        Ok(())
+    }
+
+    /// The log as it is durable.
+    async fn open_log(&self) -> Result<Log> {
+        let folder = Location::new(&self.output.bucket, format!("{}{}/", self.state_folder(), self.progress.log_of));
+        Log::open(self.env.objects.clone(), folder, "log", self.lease.fence, self.progress.log.clone()).await
+    }
+
+    /// Drops what is ahead of what is durable: the open object, and what was learned with it.
+    pub(super) async fn forget_unsaved(&mut self) -> Result<()> {
+        self.encoder = None;
+        if self.log.is_some() {
+            self.log = Some(self.open_log().await?);
+        }
         Ok(())
     }
 
@@ -240,20 +253,14 @@ impl Job {
                 }
                 let mut seen = std::collections::BTreeSet::new();
                 names.retain(|name| seen.insert(name.clone()));
-                let columns: Vec<(&str, &str, &str)> = names
-                    .iter()
-                    .map(|name| match schema.properties.get(&**name) {
-                        Some(property) => (&**name, property.kind.as_str(), property.field_type.as_str()),
-                        None => (&**name, "string", "text"),
-                    })
-                    .collect();
-                let columns = Columns::new(&columns);
+                names.retain(|name| schema.properties.contains_key(&**name));
+                let columns = Columns::new(names.iter().filter_map(|name| schema.properties.get(&**name)));
                 self.wanted = Rc::new(Wanted { properties: names, history: false, archived: false });
                 columns
             }
             Resource::Cms(_) => {
                 self.account.details(self.calls_until()).await?;
-                Columns::new(&[])
+                Columns::cms(self.resource.collection())
             }
         };
         if self.capture.before && self.capture.format != CaptureFormat::Opencdc {

@@ -30,6 +30,9 @@ const ZSTD_LEVEL: i32 = 3;
 /// A stored form larger than this is not ours: 100 million ids and more.
 const STORED_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 
+/// Stands for the time at which a record was archived that was found gone, and has not been seen in the recycle bin yet.
+pub const GONE: i64 = 0;
+
 /// An archived record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Archived {
