@@ -1,0 +1,3 @@
+//! The capture job: HubSpot's records and their changes, complete, to objects in S3.
+
+pub mod scan;
