@@ -22,6 +22,7 @@
 //! | [`csv`] | bytes in, rows out: encoding, compression, dialect, records; no I/O |
 //! | [`mapping`] | rows in, HubSpot inputs out: columns to properties, cells to values; no I/O |
 //! | [`hubspot`] | HubSpot's API: calls, batches, verdicts, reads, search, associations, keys that are not unique, property definitions |
+//! | [`capture`] | the capture job: from HubSpot's records and their changes to objects in S3 |
 //! | [`import`] | the import job: the flow from an object in S3 to records in HubSpot |
 //! | [`capture`] | the capture job: HubSpot's snapshot and changes, to objects in S3 |
 //! | [`state`] | runs, leases, positions, contexts and the account's shared limit, on top of the table |

@@ -7,10 +7,13 @@ pub mod account;
 pub mod adopt;
 pub mod associations;
 pub mod batch;
+
 pub mod envelope;
 pub mod model;
 pub mod paths;
 pub mod properties;
 pub mod read;
+pub mod records;
+pub mod resources;
 pub mod search;
 pub mod verdict;

@@ -109,10 +109,25 @@ impl Paging {
 }
 
 #[derive(Debug, Deserialize)]
-struct ReadAnswer {
-    results: Vec<Found>,
-    #[serde(default)]
+pub(super) struct ReadAnswer<R> {
+    results: Vec<R>,
+    #[serde(default = "Vec::new")]
     errors: Vec<Value>,
+}
+
+/// What a read needs to know of a record to tell whose it is.
+pub(super) trait Named: Clone {
+    fn id(&self) -> &str;
+    fn text(&self, property: &str) -> Option<&str>;
+}
+
+impl Named for Found {
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn text(&self, property: &str) -> Option<&str> {
+        self.value(property)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,25 +142,25 @@ pub(super) fn says_missing(category: &str) -> bool {
 }
 
 /// Keys of one call.
-struct Group {
-    members: Vec<usize>,
+pub(super) struct Group {
+    pub(super) members: Vec<usize>,
     round: u32,
 }
 
 /// What a read is about.
-struct Reading<'a> {
+pub(super) struct Reading<'a, R> {
     object: &'a ObjectType,
     id_property: Option<&'a str>,
     /// The keys to ask for, each once.
-    keys: Vec<&'a str>,
+    pub(super) keys: Vec<&'a str>,
     /// Their folded forms.
     folded: Vec<String>,
     /// One for each of the keys, once it is known.
-    found: Vec<Option<Option<Found>>>,
+    pub(super) found: Vec<Option<Option<R>>>,
     /// The last one is next.
-    stack: Vec<Group>,
+    pub(super) stack: Vec<Group>,
     /// Keys that HubSpot would not look up, even alone.
-    refused: Vec<usize>,
+    pub(super) refused: Vec<usize>,
 }
 
 impl Account {
@@ -178,16 +193,7 @@ impl Account {
             });
             at_of_key.push(at);
         }
-        let mut reading = Reading {
-            object,
-            id_property,
-            folded: asked.iter().map(|key| fold_key(key)).collect(),
-            found: vec![None; asked.len()],
-            keys: asked,
-            stack: Vec::new(),
-            refused: Vec::new(),
-        };
-        reading.split();
+        let mut reading = Reading::new(object, id_property, asked, BATCH_INPUTS_MAX);
         // The names under which a record is found beside its own.
         let aliases = match id_property {
             Some(_) if by_email => Some("hs_additional_emails"),
@@ -210,7 +216,7 @@ impl Account {
                 members.insert("idProperty".to_owned(), property.into());
             }
             let call = Call::post(self.paths.objects(object, "batch/read"), Bytes::from(body.to_string()));
-            match self.parsed::<ReadAnswer>(call, permit.take(), deadline).await? {
+            match self.parsed::<ReadAnswer<Found>>(call, permit.take(), deadline).await? {
                 Ok(answer) => {
                     answered = true;
                     reading.accept(group, answer, aliases)?;
@@ -299,9 +305,29 @@ impl Account {
     }
 }
 
-impl Reading<'_> {
-    /// Calls of at most [`BATCH_INPUTS_MAX`] keys, no two of which differ in case only.
-    fn split(&mut self) {
+impl<'a, R: Named> Reading<'a, R> {
+    /// `keys`: each once. At most `inputs_max` a call.
+    pub(super) fn new(
+        object: &'a ObjectType,
+        id_property: Option<&'a str>,
+        keys: Vec<&'a str>,
+        inputs_max: usize,
+    ) -> Self {
+        let mut reading = Self {
+            object,
+            id_property,
+            folded: keys.iter().map(|key| fold_key(key)).collect(),
+            found: vec![None; keys.len()],
+            keys,
+            stack: Vec::new(),
+            refused: Vec::new(),
+        };
+        reading.split(inputs_max);
+        reading
+    }
+
+    /// Calls of at most `inputs_max` keys, no two of which differ in case only.
+    fn split(&mut self, inputs_max: usize) {
         let mut groups: Vec<Group> = Vec::new();
         let (mut members, mut seen) = (Vec::new(), BTreeSet::new());
         for (at, key) in self.folded.iter().enumerate() {
@@ -311,7 +337,7 @@ impl Reading<'_> {
                 }
                 continue;
             }
-            if (members.len() >= BATCH_INPUTS_MAX || seen.contains(key)) && !members.is_empty() {
+            if (members.len() >= inputs_max || seen.contains(key)) && !members.is_empty() {
                 groups.push(Group { members: std::mem::take(&mut members), round: 1 });
                 seen.clear();
             }
@@ -325,21 +351,21 @@ impl Reading<'_> {
         self.stack = groups;
     }
 
-    fn set(&mut self, at: usize, found: Option<Found>) {
+    fn set(&mut self, at: usize, found: Option<R>) {
         if let Some(slot @ None) = self.found.get_mut(at) {
             *slot = Some(found);
         }
     }
 
     /// Matches records to keys by the key itself, by what the record is also found by, and where one of each is left over, by elimination.
-    fn accept(&mut self, group: Group, answer: ReadAnswer, aliases: Option<&str>) -> Result<()> {
+    pub(super) fn accept(&mut self, group: Group, answer: ReadAnswer<R>, aliases: Option<&str>) -> Result<()> {
         let mut strangers = Vec::new();
         for found in answer.results {
             let own = match self.id_property {
-                Some(property) => found.value(property).unwrap_or_default(),
-                None => &found.id,
+                Some(property) => found.text(property).unwrap_or_default(),
+                None => found.id(),
             };
-            let others = aliases.and_then(|name| found.value(name)).unwrap_or_default();
+            let others = aliases.and_then(|name| found.text(name)).unwrap_or_default();
             let names: Vec<String> = std::iter::once(own).chain(others.split(';')).map(fold_key).collect();
             let named: Vec<usize> = group
                 .members
@@ -406,7 +432,7 @@ impl Reading<'_> {
     }
 
     /// A 4xx for the whole call: finds the key that it is about.
-    fn refuse(&mut self, mut group: Group, status: StatusCode, refusal: &Refusal) -> Result<()> {
+    pub(super) fn refuse(&mut self, mut group: Group, status: StatusCode, refusal: &Refusal) -> Result<()> {
         let property = self.id_property.unwrap_or("the record id");
         if refusal.message.starts_with("Unable to perform update/upsert by non-unique") {
             let message = format!("HubSpot cannot identify {} by `{property}`: its values are not unique", self.object);
@@ -440,7 +466,7 @@ impl Reading<'_> {
 mod tests {
     use super::*;
 
-    fn accept(reading: &mut Reading<'_>, results: &Value, errors: &Value) {
+    fn accept(reading: &mut Reading<'_, Found>, results: &Value, errors: &Value) {
         let group = reading.stack.pop().unwrap();
         let answer = serde_json::from_value(json!({"results": results, "errors": errors})).unwrap();
         reading.accept(group, answer, None).unwrap();
@@ -450,16 +476,7 @@ mod tests {
     fn records_that_come_under_other_names_are_told_apart_by_smaller_calls() {
         let object = ObjectType("contacts".to_owned());
         let keys = vec!["own@x.io", "second@x.io", "third@x.io", "none@x.io"];
-        let mut reading = Reading {
-            object: &object,
-            id_property: Some("email"),
-            folded: keys.iter().map(|key| fold_key(key)).collect(),
-            found: vec![None; keys.len()],
-            keys,
-            stack: Vec::new(),
-            refused: Vec::new(),
-        };
-        reading.split();
+        let mut reading = Reading::new(&object, Some("email"), keys, BATCH_INPUTS_MAX);
         let record = |id: u32, email: &str| json!({"id": id, "properties": {"email": email}, "createdAt": "nonsense"});
         let strangers = json!([record(3, "c@x.io"), record(1, "Own@x.io"), record(2, "b@x.io")]);
         accept(&mut reading, &strangers, &json!([{"category": "OBJECT_NOT_FOUND", "context": {"ids": ["NONE@x.io"]}}]));
