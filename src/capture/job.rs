@@ -12,7 +12,7 @@ use super::{
     output::{Columns, Encoder, Layout},
     position::{Position, compact},
     progress::{Phase, Progress},
-    scan::Ranges,
+    scan::ScanState,
 };
 use crate::{
     app::{App, Env},
@@ -155,11 +155,11 @@ impl Job {
                     false if worked => return Ok(End::Complete),
                     false => return Ok(End::TooSoon),
                 },
-                Phase::Snapshot(ranges) => self.snapshot(ranges).await?,
+                Phase::Snapshot(scan) => self.snapshot(scan).await?,
                 Phase::Main { after } => self.main(after).await?,
                 Phase::Trailing { until, after } => self.trailing(until, after).await?,
-                Phase::Deletes(ranges) => self.deletes(ranges).await?,
-                Phase::LinksBegin(ranges) => self.links_begin(ranges).await?,
+                Phase::Deletes(scan) => self.deletes(scan).await?,
+                Phase::LinksBegin(scan) => self.links_begin(scan).await?,
                 Phase::Links { after } => self.links(after).await?,
                 Phase::Complete => {
                     self.complete().await?;
@@ -282,7 +282,7 @@ impl Job {
             let initial = whole_second(now - CLOCK_GRAIN);
             self.progress.initial = Some(initial);
             if self.capture.snapshot {
-                self.progress.phase = Phase::Snapshot(Ranges::default());
+                self.progress.phase = Phase::Snapshot(ScanState::default());
             } else {
                 self.progress.covered = Some(initial);
                 self.progress.trailing = Some(initial);
@@ -312,7 +312,7 @@ impl Job {
         let now = self.env.clock.now();
         let is_due = |due: Option<Timestamp>| due.is_none_or(|due| due <= now);
         self.progress.phase = if self.capture.deletes && is_due(self.progress.bin_due) {
-            Phase::Deletes(Ranges::default())
+            Phase::Deletes(ScanState::default())
         } else {
             self.after_deletes()
         };
@@ -327,7 +327,7 @@ impl Job {
         } else if self.progress.links_known {
             Phase::Links { after: 0 }
         } else {
-            Phase::LinksBegin(Ranges::default())
+            Phase::LinksBegin(ScanState::default())
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     position::{Mode, Position},
-    scan::Ranges,
+    scan::ScanState,
 };
 use crate::{import::log::LogState, report::Calls};
 
@@ -19,7 +19,7 @@ pub enum Phase {
     #[default]
     Open,
     /// Everything that exists is being listed.
-    Snapshot(Ranges),
+    Snapshot(ScanState),
     /// What was modified in the window is being read, in the order of ids.
     Main {
         /// The last id that was looked at.
@@ -33,14 +33,14 @@ pub enum Phase {
         after: Option<String>,
     },
     /// The recycle bin is being listed.
-    Deletes(Ranges),
+    Deletes(ScanState),
     /// Associations are being compared.
     Links {
         /// The last id that was looked at.
         after: u64,
     },
     /// Ids that exist are being listed, to begin with the comparison of associations.
-    LinksBegin(Ranges),
+    LinksBegin(ScanState),
     /// The window is complete.
     Complete,
 }
@@ -156,7 +156,7 @@ impl Progress {
     /// The position as people read it.
     pub fn position(&self) -> Position {
         let snapshot = match &self.phase {
-            Phase::Snapshot(ranges) => Some(ranges.low_water()),
+            Phase::Snapshot(scan) => Some(scan.covered_to().map_or_else(|| self.item_id.clone(), |id| id.to_string())),
             _ => None,
         };
         Position {

@@ -1,6 +1,6 @@
 //! What no modified date tells: the snapshot's listing, the recycle bin, and associations.
 
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -22,6 +22,9 @@ use crate::{
 
 /// A sweep that took so long is repeated after this many times as long: it takes a tenth of the account's time at most.
 const SWEEP_SHARE: u32 = 10;
+
+/// Records that are looked up at a time.
+const RETURNED_AT_ONCE: usize = 1_000;
 
 /// Records whose associations are asked for at a time.
 const LINKS_PAGE: usize = 1_000;
@@ -48,7 +51,7 @@ impl Job {
 
     async fn crm_snapshot(&mut self, crm: &CrmResource, state: ScanState) -> Result<bool> {
         let calls_until = self.calls_until();
-        let mut scan = Scan::new(self.account.clone(), crm.object.clone(), self.wanted.clone(), state, calls_until);
+        let mut scan = Scan::new(self.account.clone(), crm.object.clone(), (*self.wanted).clone(), state, calls_until);
         let account = self.account.clone();
         let to = self.link_objects().to_vec();
         loop {
@@ -95,45 +98,30 @@ impl Job {
             true => Wanted { archived: true, ..(*self.wanted).clone() },
             false => Wanted::ids(true),
         };
-        let fresh = state == ScanState::default();
-        let mut seen = std::collections::BTreeSet::new();
-        let mut spans_only = true;
-        let mut scan = Scan::new(self.account.clone(), crm.object.clone(), Rc::new(wanted), state, calls_until);
+        let mut seen = std::collections::HashSet::new();
+        let mut scan = Scan::new(self.account.clone(), crm.object.clone(), wanted, state, calls_until);
         loop {
             if self.must_stop() {
                 return Ok(false);
             }
             let Some(page) = scan.next().await? else { break };
-            let listed: std::collections::BTreeSet<u64> =
-                page.records.iter().map(|record| number(&record.id)).collect();
-            // Who was in the bin, in this range of ids, and is not listed: restored, or gone for good.
-            let left: Vec<u64> = match page.span {
-                Some(span) => self
-                    .known
-                    .archived
-                    .range(span.after.saturating_add(1)..=span.until.unwrap_or(u64::MAX))
-                    .map(|(id, _)| *id)
-                    .filter(|id| !listed.contains(id))
-                    .collect(),
-                None => {
-                    spans_only = false;
-                    Vec::new()
-                }
-            };
             for record in page.records {
+                seen.insert(number(&record.id));
                 let at = record.archived_at.unwrap_or_default();
                 self.take_deleted(record, at, bin_known || at >= initial)?;
             }
-            seen.extend(listed);
-            self.returned(crm, &left).await?;
             scan.covered(page.token);
             self.progress.phase = Phase::Deletes(scan.state());
             self.save_if_full().await?;
         }
-        // Listed by one opaque cursor: only who has seen the whole bin knows who is not in it.
-        if !spans_only && fresh {
-            let left: Vec<u64> = self.known.archived.keys().copied().filter(|id| !seen.contains(id)).collect();
-            self.returned(crm, &left).await?;
+        // Who was in the bin and was not listed came back, or is gone for good; or an earlier invocation saw it: that is looked up.
+        let left: Vec<u64> = self.known.archived.keys().copied().filter(|id| !seen.contains(id)).collect();
+        for lot in left.chunks(RETURNED_AT_ONCE) {
+            if self.must_stop() {
+                return Ok(false);
+            }
+            self.returned(crm, lot).await?;
+            self.save_if_full().await?;
         }
         Ok(true)
     }
@@ -164,16 +152,15 @@ impl Job {
         self.emit(&change, [Delta::Archived(id, archived)])
     }
 
-    /// Emits those of the records that are alive again, and forgets the others.
+    /// Emits those of the records that are alive again, and forgets those that are nowhere.
     async fn returned(&mut self, crm: &CrmResource, left: &[u64]) -> Result<()> {
-        if left.is_empty() {
-            return Ok(());
-        }
         let ids: Vec<String> = left.iter().map(u64::to_string).collect();
         let calls_until = self.calls_until();
-        let mut records = self.account.read_records(&crm.object, &ids, &self.wanted, calls_until).await?;
-        let alive = records.values().map(|record| record.id.clone());
         let account = self.account.clone();
+        let mut records = account.read_records(&crm.object, &ids, &self.wanted, calls_until).await?;
+        let dead: Vec<String> = ids.iter().filter(|id| !records.contains_key(*id)).cloned().collect();
+        let binned = account.read_records(&crm.object, &dead, &Wanted::ids(true), calls_until).await?;
+        let alive = records.values().map(|record| record.id.clone());
         let to = self.link_objects().to_vec();
         let mut links = linked(&account, &crm.object, &to, alive, calls_until).await?;
         let from = self.progress.covered.or(self.progress.initial).unwrap_or_default();
@@ -185,15 +172,15 @@ impl Job {
                 }
                 // Merged: its delete is emitted with the record that it was merged into.
                 Some(_) => self.learn(&Delta::Unarchived(number(&id))),
-                None => {
-                    let number = number(&id);
-                    if self.known.archived.get(&number).is_some_and(|archived| archived.at == GONE) {
-                        let now = self.env.clock.now();
-                        self.emit(&self.gone(id, now), [Delta::Unarchived(number), Delta::Unlinked(number)])?;
-                    } else {
-                        self.learn(&Delta::Unarchived(number));
+                None => match binned.get(&id) {
+                    Some(_) => {}
+                    None if self.known.archived.get(&number(&id)).is_some_and(|archived| archived.at == GONE) => {
+                        let number = number(&id);
+                        let change = self.gone(id, self.env.clock.now());
+                        self.emit(&change, [Delta::Unarchived(number), Delta::Unlinked(number)])?;
                     }
-                }
+                    None => self.learn(&Delta::Unarchived(number(&id))),
+                },
             }
         }
         Ok(())
@@ -224,7 +211,7 @@ impl Job {
         let calls_until = self.calls_until();
         let account = self.account.clone();
         let to = self.link_objects().to_vec();
-        let wanted = Rc::new(Wanted::ids(false));
+        let wanted = Wanted::ids(false);
         let mut scan = Scan::new(self.account.clone(), crm.object.clone(), wanted, state, calls_until);
         loop {
             if self.must_stop() {
