@@ -92,7 +92,7 @@ impl Associations {
         }
     }
 
-    fn cut(&mut self, from: (usize, u64), to: (usize, u64)) {
+    pub(crate) fn cut(&mut self, from: (usize, u64), to: (usize, u64)) {
         for (near, far) in [(from, to), (to, from)] {
             if let Some(links) = self.links.get_mut(&near) {
                 links.remove(&far);
@@ -165,7 +165,7 @@ impl Portal {
     }
 
     /// The type of an unlabelled link; made up on first use for pairs that no list names.
-    fn default_type(&mut self, from: usize, to: usize) -> (u32, u32) {
+    pub(super) fn default_type(&mut self, from: usize, to: usize) -> (u32, u32) {
         self.name_types();
         let known = |label: &&Label| label.from == from && label.to == to && label.label.is_none();
         if let Some(label) = self.associations.labels.iter().find(known) {
@@ -203,7 +203,7 @@ impl Portal {
     }
 
     /// Links two records by a type, both ways. The unlabelled type comes along, and the first company is primary.
-    pub(super) fn associate(&mut self, from: usize, from_id: u64, to: usize, to_id: u64, type_id: u32) {
+    pub(super) fn link(&mut self, from: usize, from_id: u64, to: usize, to_id: u64, type_id: u32) {
         let (plain, plain_back) = self.default_type(from, to);
         let (near, far) = ((from, from_id), (to, to_id));
         self.associations.add(near, far, plain);
@@ -362,7 +362,7 @@ impl Portal {
     }
 
     /// The ends of a pair, or why they cannot be linked.
-    fn ends(&self, from: usize, to: usize, near: &str, far: &str) -> Result<(u64, u64), Box<ApiError>> {
+    pub(super) fn ends(&self, from: usize, to: usize, near: &str, far: &str) -> Result<(u64, u64), Box<ApiError>> {
         let parse = |text: &str| {
             text.parse::<u64>().map_err(|_| {
                 ApiError::validation(format!("{text} is not a valid ID"))
@@ -428,7 +428,7 @@ impl Portal {
 
     fn default_link(&mut self, from: usize, near: u64, to: usize, far: u64) -> [Value; 2] {
         let (out, back) = self.default_type(from, to);
-        self.associate(from, near, to, far, out);
+        self.link(from, near, to, far, out);
         let item = |near: u64, far: u64, spec: Value| json!({"from": {"id": near.to_string()}, "to": {"id": far.to_string()}, "associationSpec": spec});
         [item(near, far, self.spec(from, out)), item(far, near, self.spec(to, back))]
     }
@@ -473,7 +473,7 @@ impl Portal {
             }
         }
         for one in types {
-            self.associate(from, near, to, far, one.association_type_id);
+            self.link(from, near, to, far, one.association_type_id);
         }
         Ok(labels)
     }

@@ -314,7 +314,7 @@ impl Portal {
                 Some(property) => own.holder(property, &id.0),
                 None => id.0.parse::<u64>().ok().map(|id| own.survivor(id)),
             };
-            let record = found.and_then(|id| own.records.get(&id)).filter(|one| one.archived.is_some() == archived);
+            let record = found.and_then(|id| own.get(id, archived, call.now));
             match record {
                 None => missing.push(id.0),
                 Some(record) if seen.insert(record.id) => {

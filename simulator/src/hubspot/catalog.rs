@@ -245,35 +245,132 @@ discount|Unit discount|number|number||
 createdate|Create Date|datetime|date|r|
 hs_lastmodifieddate|Last Modified Date|datetime|date|r|";
 
-/// Newer and lesser objects share these.
+/// Newer and lesser objects have these only.
 const GENERIC: &str = "\
 hs_name|Name|string|text||
 hs_title|Title|string|text||
 hs_subject|Subject|string|text||
 hs_body|Body|string|textarea||
-hs_timestamp|Timestamp|datetime|date||
+hs_timestamp|Timestamp|datetime|date||";
+
+const DATES: &str = "\
 hs_createdate|Create date|datetime|date|r|
 hs_lastmodifieddate|Last modified date|datetime|date|r|";
 
-/// `objectTypeId|plural|singular`
+const QUOTES: &str = "\
+hs_title|Quote name|string|text||
+hs_expiration_date|Expiration date|date|date||
+hs_status|Quote status|enumeration|select||DRAFT=Draft,APPROVAL_NOT_NEEDED=Published,PENDING_APPROVAL=Pending approval,APPROVED=Approved,REJECTED=Rejected
+hs_quote_number|Quote number|string|text||
+hs_quote_amount|Quote amount|number|calculation_rollup|cr|
+hs_currency|Currency|enumeration|select||USD,EUR,GBP,JPY
+hs_language|Quote language|enumeration|select||en=English,de=German,fr=French,es=Spanish,ja=Japanese
+hs_slug|Quote path|string|text||
+hs_public_url_key|Public URL key|string|text|r|
+hs_comments|Comments to buyer|string|html||
+hs_terms|Purchase terms|string|html||
+hs_esign_enabled|Is e-signature enabled|bool|booleancheckbox||true=Yes,false=No";
+
+const CALLS: &str = "\
+hs_timestamp|Activity date|datetime|date||
+hs_call_title|Call title|string|text||
+hs_call_body|Call notes|string|html||
+hs_call_direction|Call direction|enumeration|select||INBOUND=Inbound,OUTBOUND=Outbound
+hs_call_disposition|Call outcome|enumeration|select|e|
+hs_call_duration|Call duration|number|number||
+hs_call_from_number|From number|string|text||
+hs_call_to_number|To number|string|text||
+hs_call_recording_url|Recording URL|string|text||
+hs_call_status|Call status|enumeration|select||COMPLETED=Completed,BUSY=Busy,CALLING_CRM_USER=Calling CRM user,CANCELED=Canceled,CONNECTING=Connecting,FAILED=Failed,IN_PROGRESS=In progress,NO_ANSWER=No answer,QUEUED=Queued,RINGING=Ringing";
+
+const EMAILS: &str = "\
+hs_timestamp|Activity date|datetime|date||
+hs_email_subject|Email subject|string|text||
+hs_email_text|Email body|string|textarea||
+hs_email_html|Email HTML|string|html||
+hs_email_direction|Email direction|enumeration|select||EMAIL=Email,INCOMING_EMAIL=Incoming Email,FORWARDED_EMAIL=Forwarded Email
+hs_email_status|Email send status|enumeration|select||BOUNCED=Bounced,FAILED=Failed,SCHEDULED=Scheduled,SENDING=Sending,SENT=Sent
+hs_email_headers|Email headers|string|textarea||
+hs_email_from_email|Email from address|string|text|r|
+hs_email_to_email|Email to address|string|text|r|";
+
+const MEETINGS: &str = "\
+hs_timestamp|Activity date|datetime|date||
+hs_meeting_title|Meeting name|string|text||
+hs_meeting_body|Meeting description|string|html||
+hs_internal_meeting_notes|Internal meeting notes|string|html||
+hs_meeting_start_time|Meeting start time|datetime|date||
+hs_meeting_end_time|Meeting end time|datetime|date||
+hs_meeting_location|Meeting location|string|text||
+hs_meeting_external_url|External URL|string|text||
+hs_meeting_outcome|Meeting outcome|enumeration|select||SCHEDULED=Scheduled,COMPLETED=Completed,RESCHEDULED=Rescheduled,NO_SHOW=No show,CANCELED=Canceled";
+
+const NOTES: &str = "\
+hs_timestamp|Activity date|datetime|date||
+hs_note_body|Note body|string|html||
+hs_attachment_ids|Attached file IDs|enumeration|checkbox|e|
+hs_body_preview|Body preview|string|text|r|";
+
+const TASKS: &str = "\
+hs_timestamp|Due date|datetime|date||
+hs_task_subject|Task title|string|text||
+hs_task_body|Notes|string|html||
+hs_task_status|Task status|enumeration|select||NOT_STARTED=Not started,IN_PROGRESS=In progress,WAITING=Waiting,COMPLETED=Completed,DEFERRED=Deferred
+hs_task_priority|Priority|enumeration|radio||NONE=None,LOW=Low,MEDIUM=Medium,HIGH=High
+hs_task_type|Task type|enumeration|radio||TODO=To-do,EMAIL=Email,CALL=Call
+hs_task_is_overdue|Task is overdue|bool|calculation_equation|cr|true=True,false=False";
+
+const FEEDBACK: &str = "\
+hs_survey_id|Survey ID|number|number||
+hs_survey_name|Survey name|string|text||
+hs_survey_type|Survey type|enumeration|select||CES,CSAT,NPS,CUSTOM
+hs_survey_channel|Survey source|enumeration|select||EMAIL=Email,WEB=Web,CHAT=Chat
+hs_content|Survey response|string|textarea||
+hs_value|Rating|number|number||
+hs_sentiment|Sentiment|enumeration|select||POSITIVE=Positive,NEUTRAL=Neutral,NEGATIVE=Negative
+hs_response_group|Response group|string|text||
+hs_submission_name|Submission name|string|text||
+hs_submission_timestamp|Submission date|datetime|date||";
+
+const LEADS: &str = "\
+hs_lead_name|Lead name|string|text||
+hs_lead_type|Lead type|enumeration|select||NEW_BUSINESS=New business,UPSELL=Upsell,RE_ATTEMPTING=Re-attempting
+hs_lead_label|Lead label|enumeration|select||HOT=Hot,WARM=Warm,COLD=Cold";
+
+/// `objectTypeId|plural|singular|what people see as its name`
 const OTHERS: &str = "\
-0-14|quotes|quote
-0-18|communications|communication
-0-19|feedback_submissions|feedback_submission
-0-27|tasks|task
-0-46|notes|note
-0-47|meetings|meeting
-0-48|calls|call
-0-49|emails|email
-0-53|invoices|invoice
-0-69|subscriptions|subscription
-0-101|payments|payment
-0-115|users|user
-0-123|orders|order
-0-136|leads|lead
-0-142|carts|cart
-0-162|services|service
-0-970|projects|project";
+0-14|quotes|quote|hs_title
+0-18|communications|communication|hs_name
+0-19|feedback_submissions|feedback_submission|hs_submission_name
+0-27|tasks|task|hs_task_subject
+0-46|notes|note|hs_note_body
+0-47|meetings|meeting|hs_meeting_title
+0-48|calls|call|hs_call_title
+0-49|emails|email|hs_email_subject
+0-53|invoices|invoice|hs_name
+0-69|subscriptions|subscription|hs_name
+0-101|payments|payment|hs_name
+0-115|users|user|hs_name
+0-123|orders|order|hs_name
+0-136|leads|lead|hs_lead_name
+0-142|carts|cart|hs_name
+0-162|services|service|hs_name
+0-970|projects|project|hs_name";
+
+/// The properties of a row of [`OTHERS`] beside the dates.
+fn table(object_type_id: &str) -> &'static str {
+    match object_type_id {
+        "0-14" => QUOTES,
+        "0-19" => FEEDBACK,
+        "0-27" => TASKS,
+        "0-46" => NOTES,
+        "0-47" => MEETINGS,
+        "0-48" => CALLS,
+        "0-49" => EMAILS,
+        "0-136" => LEADS,
+        _ => GENERIC,
+    }
+}
 
 /// What a standard object type starts with.
 pub(crate) struct Standard {
@@ -445,17 +542,26 @@ pub(crate) fn standard() -> Vec<Standard> {
     ];
     for line in OTHERS.lines() {
         let mut parts = line.split('|');
-        let (Some(id), Some(plural), Some(singular)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let (Some(id), Some(plural), Some(singular), Some(display)) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
         let engagement = matches!(id, "0-27" | "0-46" | "0-47" | "0-48" | "0-49" | "0-18");
         all.push(Standard {
             id,
             plural,
             singular,
-            properties: properties(GENERIC, "information"),
+            properties: [table(id), DATES]
+                .iter()
+                .flat_map(|rows| rows.lines())
+                .chain(COMMON.lines())
+                .filter_map(|line| row(line, "information"))
+                .collect(),
             created: "hs_createdate",
             required: if engagement { &["hs_timestamp"] } else { &[] },
             shown: &["hs_createdate", "hs_lastmodifieddate", "hs_object_id"],
-            display: "hs_name",
+            display,
             group: "information",
             ..base
         });

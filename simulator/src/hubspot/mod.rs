@@ -7,7 +7,9 @@ mod associations;
 mod auth;
 mod batch;
 mod catalog;
+mod doors;
 mod faults;
+mod index;
 mod limits;
 mod metadata;
 mod objects;
@@ -20,7 +22,7 @@ mod store;
 mod tests;
 mod validate;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +38,7 @@ use route::{Area, Route};
 use store::{Kind, Show};
 
 pub use catalog::{ModificationMetadata, PropertyDefinition, PropertyOption};
+pub use doors::LiveObject;
 pub use faults::{Fault, Faults, What, When};
 pub use settings::{
     CustomObject, IndexLag, Latency, Limits, OAuthClient, Owner, PortalSettings, StaticToken, Unsettled,
@@ -216,7 +219,10 @@ impl Portal {
         let mut rate = Vec::new();
         let mut fault = None;
         let token_call = matches!(route.area, Area::Token(_));
-        let answer = if let Area::Token(version) = &route.area {
+        let uri_bytes = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
+        let answer = if uri_bytes >= self.settings.unsettled.uri_bytes_max {
+            Ok(Answer::bytes(414, PAGE_OF_HTML.as_bytes().to_vec()).with("content-type", "text/html"))
+        } else if let Area::Token(version) = &route.area {
             fault = self.faults.strike(method, path, &mut self.rng);
             match fault.as_ref().and_then(before) {
                 Some(answer) => answer,
@@ -263,19 +269,19 @@ impl Portal {
             Some(What::TruncatedBody) if answer.body.len() > 1 => {
                 let whole = answer.body.len();
                 answer.body.truncate(whole / 2);
-                let mut response = respond(answer, &correlation);
+                let mut response = respond(answer, &correlation, now);
                 response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(whole));
                 Outcome::Truncated(response)
             }
             Some(What::TimeoutAfterCommit) => {
                 let html = Answer::bytes(524, PAGE_OF_HTML.as_bytes().to_vec()).with("content-type", "text/html");
-                Outcome::Response(respond(html, &correlation))
+                Outcome::Response(respond(html, &correlation, now))
             }
             Some(What::Slow(ms)) => {
                 latency += Duration::from_millis(*ms);
-                Outcome::Response(respond(answer, &correlation))
+                Outcome::Response(respond(answer, &correlation, now))
             }
-            _ => Outcome::Response(respond(answer, &correlation)),
+            _ => Outcome::Response(respond(answer, &correlation, now)),
         };
         let status = match &outcome {
             Outcome::Response(response) | Outcome::Truncated(response) => response.status().as_u16(),
@@ -400,9 +406,19 @@ impl Portal {
 
     /// When the search index will see what is written now.
     fn visible_at(&mut self, now: i64) -> i64 {
-        let lag = &self.settings.index_lag;
+        let lag = self.settings.index_lag.clone();
         let jitter = if lag.jitter_ms == 0 { 0 } else { self.rng.u64(..=lag.jitter_ms) };
-        now.saturating_add(i64::try_from(lag.fixed_ms.saturating_add(jitter)).unwrap_or(i64::MAX))
+        let mut wait = lag.fixed_ms.saturating_add(jitter);
+        if lag.late_share > 0.0 && self.rng.f64() < lag.late_share {
+            wait = wait.max(lag.late_ms);
+        }
+        now.saturating_add(i64::try_from(wait).unwrap_or(i64::MAX))
+    }
+
+    /// Whether a page is to be short, and then by which part of its records.
+    fn short_page(&mut self) -> Option<f64> {
+        let share = self.settings.unsettled.short_pages;
+        (share > 0.0 && self.rng.f64() < share).then(|| self.rng.f64())
     }
 
     fn correlation_id(&mut self) -> String {
@@ -417,194 +433,11 @@ impl Portal {
         )
     }
 
-    // ---- for tests and demonstrations ----
-
-    /// The settings it was made with.
-    pub fn settings(&self) -> &PortalSettings {
-        &self.settings
-    }
-
-    /// Changes the settings of a running account. Tokens and faults have calls of their own.
-    pub fn configure(&mut self, change: impl FnOnce(&mut PortalSettings)) {
-        change(&mut self.settings);
-    }
-
-    /// Adds a fault.
-    pub fn add_fault(&mut self, fault: Fault) {
-        self.faults.add(fault);
-    }
-
-    /// Ends all faults.
-    pub fn clear_faults(&mut self) {
-        self.faults.clear();
-    }
-
-    /// Makes a token work; no scopes means all.
-    pub fn grant_token(&mut self, token: &str, app: &str, scopes: Vec<String>) {
-        self.auth.grant(token, app, scopes);
-    }
-
-    /// Makes a token stop working.
-    pub fn revoke_token(&mut self, token: &str) {
-        self.auth.revoke(token);
-    }
-
-    /// Refuses the address from now on, as HubSpot does after a GDPR deletion. Nothing else changes.
-    pub fn block_address(&mut self, address: &str) {
-        self.blocklist.insert(address.trim().to_lowercase());
-    }
-
-    /// The calls so far (the most recent 100,000 at least).
-    pub fn log(&self) -> &[LogEntry] {
-        &self.log
-    }
-
-    /// How many calls and writes there were.
-    pub fn counts(&self) -> Counts {
-        self.counts
-    }
-
-    /// The most calls of one app that ever arrived within one burst interval, refused ones included; searches and
-    /// association calls have buckets of their own and do not count. Measured apart from the limiter.
-    pub fn max_calls_in_window(&self) -> usize {
-        self.auditor.values().map(Auditor::most).max().unwrap_or(0)
-    }
-
-    /// Records that are not archived, oldest first, as maps of what is stored plus `hs_object_id`. Empty for an
-    /// unknown object type.
-    pub fn records(&self, object: &str) -> impl Iterator<Item = BTreeMap<String, String>> {
-        let kind = self.kind(object).ok().map(|at| self.at(at));
-        kind.into_iter().flat_map(|kind| {
-            let live = kind.records.values().filter(|record| record.archived.is_none());
-            live.map(move |record| plain(kind, record, true))
-        })
-    }
-
-    /// How many records of a type are not archived.
-    pub fn record_count(&self, object: &str) -> usize {
-        let Ok(at) = self.kind(object) else { return 0 };
-        self.at(at).records.values().filter(|record| record.archived.is_none()).count()
-    }
-
-    /// The first record whose property has a value.
-    pub fn find_by(&self, object: &str, property: &str, value: &str) -> Option<BTreeMap<String, String>> {
-        let kind = self.at(self.kind(object).ok()?);
-        let number = kind.property_id(property)?;
-        if kind.is_unique(number) {
-            let record = kind.live(kind.holder(number, value)?)?;
-            return Some(plain(kind, record, true));
-        }
-        let newest =
-            |record: &Record| kind.value(record, number, Kind::newest(record)).is_some_and(|text| text == value);
-        kind.records
-            .values()
-            .find(|record| record.archived.is_none() && newest(record))
-            .map(|record| plain(kind, record, true))
-    }
-
-    /// Puts a record into the account without any check, indexed at once; unknown properties are left out. Returns its
-    /// id, or `None` for an unknown object type.
-    pub fn seed_record(&mut self, now: Timestamp, object: &str, properties: &[(&str, &str)]) -> Option<String> {
-        let at = self.kind(object).ok()?;
-        let id = self.new_id();
-        let now = now.as_millisecond();
-        let kind = self.at_mut(at);
-        let changes = properties
-            .iter()
-            .filter_map(|(name, value)| Some((kind.property_id(name)?, (*value).to_owned())))
-            .collect();
-        kind.insert(id, changes, now, now);
-        let more = kind.records.get(&id).and_then(|record| record.text(kind.additional_emails?, u32::MAX));
-        let more: Vec<String> =
-            more.unwrap_or_default().split(';').map(str::to_owned).filter(|one| !one.is_empty()).collect();
-        kind.add_emails(id, &more, now, now);
-        Some(id.to_string())
-    }
-
-    /// Edits a record as a person in the browser would: no checks, modified date and index as for any write. `false` if
-    /// there is no such record.
-    pub fn edit(&mut self, now: Timestamp, object: &str, id: &str, properties: &[(&str, &str)]) -> bool {
-        let (Ok(at), Ok(id)) = (self.kind(object), id.parse::<u64>()) else { return false };
-        let now = now.as_millisecond();
-        let visible_at = self.visible_at(now);
-        let kind = self.at_mut(at);
-        if kind.live(id).is_none() {
-            return false;
-        }
-        let changes = properties
-            .iter()
-            .filter_map(|(name, value)| Some((kind.property_id(name)?, (*value).to_owned())))
-            .collect();
-        kind.update(id, changes, now, visible_at, true);
-        true
-    }
-
-    /// Archives or restores a record as a person in the browser would.
-    pub fn set_archived(&mut self, now: Timestamp, object: &str, id: &str, archived: bool) -> bool {
-        let (Ok(at), Ok(id)) = (self.kind(object), id.parse::<u64>()) else { return false };
-        let now = now.as_millisecond();
-        let visible_at = self.visible_at(now);
-        self.at_mut(at).archive(id, archived, now, visible_at)
-    }
-
-    /// Adds or replaces a property, usable at once. An unknown object type changes nothing.
-    pub fn define_property(&mut self, object: &str, mut definition: PropertyDefinition) {
-        let Ok(at) = self.kind(object) else { return };
-        let kind = self.at_mut(at);
-        if definition.group_name.is_empty() {
-            definition.group_name = kind.groups.first().map(|group| group.0.clone()).unwrap_or_default();
-        }
-        kind.define(definition, 0, 0);
-    }
-
-    /// Everything that is not archived, by object type, without ids, times and what HubSpot computes, in an order that
-    /// does not depend on the order of the writes: two runs with the same end have equal states. Associations appear as
-    /// `associations` (to type and the other record's name).
-    pub fn state(&self) -> BTreeMap<String, Vec<BTreeMap<String, String>>> {
-        let mut all = BTreeMap::new();
-        for (at, kind) in self.kinds.iter().enumerate() {
-            let mut records: Vec<BTreeMap<String, String>> = kind
-                .records
-                .values()
-                .filter(|record| record.archived.is_none())
-                .map(|record| {
-                    let mut one = plain(kind, record, false);
-                    let ends = self.association_names(at, record.id);
-                    if !ends.is_empty() {
-                        one.insert("associations".to_owned(), ends.join(", "));
-                    }
-                    one
-                })
-                .collect();
-            if !records.is_empty() {
-                records.sort();
-                all.insert(kind.plural.clone(), records);
-            }
-        }
-        all
-    }
-
     fn new_id(&mut self) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         id
     }
-}
-
-/// What is stored of a record; cleared values are left out.
-fn plain(kind: &Kind, record: &Record, with_id: bool) -> BTreeMap<String, String> {
-    let mut all: BTreeMap<String, String> = record
-        .cells
-        .iter()
-        .filter(|cell| !cell.text.is_empty())
-        .map(|cell| (kind.name_of(cell.property).to_owned(), cell.text.to_string()))
-        .collect();
-    if with_id {
-        all.insert("hs_object_id".to_owned(), record.id.to_string());
-    } else {
-        all.remove("hs_merged_object_ids");
-    }
-    all
 }
 
 enum Throttle {
@@ -664,7 +497,7 @@ fn before(what: &What) -> Option<Handled> {
     })
 }
 
-fn respond(answer: Answer, correlation: &str) -> Response<Bytes> {
+fn respond(answer: Answer, correlation: &str, now: Timestamp) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(answer.body));
     *response.status_mut() =
         http::StatusCode::from_u16(answer.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
@@ -674,6 +507,10 @@ fn respond(answer: Answer, correlation: &str) -> Response<Bytes> {
     }
     if let Ok(value) = HeaderValue::from_str(correlation) {
         headers.insert("x-hubspot-correlation-id", value);
+    }
+    // HubSpot's clock, in whole seconds, which clients go by.
+    if let Ok(value) = HeaderValue::from_str(&now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()) {
+        headers.insert(http::header::DATE, value);
     }
     for (name, value) in answer.headers {
         if let Ok(value) = HeaderValue::from_str(&value) {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, ApiError, Handled, parse};
 use super::route::Version;
+use super::search::shortened;
 use super::store::{Kind, Record, Seen, iso};
 use super::validate::{self, Fit, Invalid, Rules};
 use super::{Call, Portal, shown};
@@ -149,11 +150,14 @@ impl Portal {
         }
         let read = call.method == "GET" || matches!(rest.as_slice(), ["batch", "read"] | ["search"]);
         call.caller.need(&scopes(self.at(kind), if read { "read" } else { "write" }))?;
+        if !read && self.at(kind).id == "0-19" && self.settings.unsettled.feedback_is_read_only {
+            return Err(ApiError::new(405, "HTTP 405 Method Not Allowed"));
+        }
         match (call.method, rest.as_slice()) {
             ("GET", []) => self.list(call, kind),
             ("POST", []) => self.create(call, kind),
             ("POST", ["search"]) => self.search(call, kind),
-            ("POST", ["merge"]) => self.merge(call, kind),
+            ("POST", ["merge"]) => self.merge_call(call, kind),
             ("POST", ["gdpr-delete"]) => self.privacy_delete(call, kind),
             ("POST", ["batch", "create"]) => self.batch_create(call, kind),
             ("POST", ["batch", "read"]) => self.batch_read(call, kind),
@@ -192,19 +196,22 @@ impl Portal {
                 ApiError::validation("Cannot deserialize value of type `long` from String: not a valid `long` value")
             })?,
         };
+        let inclusive = self.settings.unsettled.list_after_is_inclusive;
+        let short = self.short_page();
         let show = self.selection(kind, &call.route.list("properties"), call.now);
         let ends = call.route.list("associations");
         let kind_ref = self.at(kind);
-        let from = std::ops::Bound::Excluded(after);
-        let mut page: Vec<&Record> = kind_ref
-            .records
-            .range((from, std::ops::Bound::Unbounded))
-            .map(|(_, record)| record)
-            .filter(|record| record.archived.is_some() == archived)
-            .take(limit + 1)
-            .collect();
-        let more = page.len() > limit;
-        page.truncate(limit);
+        let from = if inclusive { after } else { after.saturating_add(1) };
+        let mut page: Vec<&Record> = if archived {
+            kind_ref.bin(from, call.now).take(limit + 1).collect()
+        } else {
+            let live = kind_ref.records.range(from..).map(|(_, record)| record);
+            live.filter(|record| record.archived.is_none()).take(limit + 1).collect()
+        };
+        let full = page.len().min(limit);
+        let size = shortened(full, short);
+        let more = page.len() > size;
+        page.truncate(size);
         let mut body = br#"{"results":["#.to_vec();
         for (at, record) in page.iter().enumerate() {
             if at > 0 {
@@ -216,13 +223,13 @@ impl Portal {
         }
         body.push(b']');
         if let Some(last) = page.last().filter(|_| more) {
+            let after = if inclusive { last.id.saturating_add(1) } else { last.id };
             let link = format!(
-                "https://api.hubapi.com/crm/v3/objects/{}?limit={limit}&after={}{}",
+                "https://api.hubapi.com/crm/v3/objects/{}?limit={limit}&after={after}{}",
                 kind_ref.plural,
-                last.id,
                 if archived { "&archived=true" } else { "" }
             );
-            let paging = json!({"next": {"after": last.id.to_string(), "link": link}});
+            let paging = json!({"next": {"after": after.to_string(), "link": link}});
             body.extend_from_slice(format!(r#","paging":{paging}"#).as_bytes());
         }
         body.push(b'}');
@@ -312,9 +319,9 @@ impl Portal {
             }
         };
         let id = own.survivor(id);
-        match own.records.get(&id) {
-            Some(record) if record.archived.is_some() == archived => Ok(id),
-            _ => Err(ApiError::new(404, "resource not found")),
+        match own.get(id, archived, call.now) {
+            Some(_) => Ok(id),
+            None => Err(ApiError::new(404, "resource not found")),
         }
     }
 
@@ -346,7 +353,7 @@ impl Portal {
         self.one(200, kind, id, &warnings)
     }
 
-    fn merge(&mut self, call: &Call<'_>, kind: usize) -> Handled {
+    fn merge_call(&mut self, call: &Call<'_>, kind: usize) -> Handled {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Merge {
@@ -354,22 +361,40 @@ impl Portal {
             object_id_to_merge: Id,
         }
         let input: Merge = parse(call.body)?;
+        let id = |id: &Id| id.0.parse::<u64>().unwrap_or_default();
+        let winner = self.merge_records(kind, id(&input.primary_object_id), id(&input.object_id_to_merge), call.now)?;
+        self.one(200, kind, winner, &[])
+    }
+
+    /// The loser's values fill the winner's gaps, its associations become the winner's, its id leads to the winner.
+    pub(super) fn merge_records(&mut self, kind: usize, winner: u64, loser: u64, now: i64) -> Handled<u64> {
         let own = self.at(kind);
-        let live = |id: &Id| id.0.parse::<u64>().ok().map(|id| own.survivor(id)).filter(|id| own.live(*id).is_some());
-        let (Some(winner), Some(loser)) = (live(&input.primary_object_id), live(&input.object_id_to_merge)) else {
+        if !matches!(own.id.as_str(), "0-1" | "0-2" | "0-3" | "0-5") && !own.id.starts_with("2-") {
+            return Err(ApiError::validation(format!("Objects of type {} cannot be merged", own.id)));
+        }
+        let live = |id: u64| own.live(id).map(|record| record.id);
+        let (Some(winner), Some(loser)) = (live(winner), live(loser)) else {
             return Err(ApiError::new(404, "resource not found"));
         };
         if winner == loser {
             return Err(ApiError::validation("Cannot merge an object with itself"));
         }
-        if own.merged.values().filter(|into| **into == winner).count() >= MERGES_MAX {
+        let merged_ids = own.property_id("hs_merged_object_ids");
+        let taken = |id: u64| {
+            let text = own.records.get(&id).and_then(|record| record.text(merged_ids?, u32::MAX));
+            text.unwrap_or_default().split(';').filter(|one| !one.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut losers = taken(winner);
+        losers.extend(taken(loser));
+        losers.push(loser.to_string());
+        if losers.len() > MERGES_MAX {
             return Err(ApiError::new(414, "Cannot have more than 250 identities on a profile"));
         }
-        let visible_at = self.visible_at(call.now);
-        let now = call.now;
+        let (seen_at, gone_at) = (self.visible_at(now), self.visible_at(now));
         let own = self.at_mut(kind);
-        let Some(lost) = own.purge(loser) else { return Err(ApiError::new(404, "resource not found")) };
-        let merged_ids = own.property_id("hs_merged_object_ids");
+        let Some(lost) = own.purge(loser, now, gone_at) else {
+            return Err(ApiError::new(404, "resource not found"));
+        };
         let (email, additional) = (own.email, own.additional_emails);
         let Some(kept) = own.records.get(&winner) else { return Err(ApiError::new(404, "resource not found")) };
         let mut changes: Vec<(u16, String)> = lost
@@ -380,12 +405,7 @@ impl Portal {
             .map(|cell| (cell.property, cell.text.to_string()))
             .collect();
         if let Some(property) = merged_ids {
-            let mut all = kept.text(property, u32::MAX).unwrap_or_default().to_owned();
-            if !all.is_empty() {
-                all.push(';');
-            }
-            all.push_str(&loser.to_string());
-            changes.push((property, all));
+            changes.push((property, losers.join(";")));
         }
         let mut emails: Vec<String> = Vec::new();
         if let (Some(email), Some(additional)) = (email, additional) {
@@ -395,11 +415,11 @@ impl Portal {
             emails.extend(lost.text(additional, u32::MAX).unwrap_or_default().split(';').map(str::to_owned));
             emails.retain(|one| !one.is_empty());
         }
-        own.update(winner, changes, now, visible_at, true);
-        own.add_emails(winner, &emails, now, visible_at);
+        own.update(winner, changes, now, seen_at, true);
+        own.add_emails(winner, &emails, now, seen_at);
         own.merged.insert(loser, winner);
         self.associations.rename(kind, loser, winner);
-        self.one(200, kind, winner, &[])
+        Ok(winner)
     }
 
     fn privacy_delete(&mut self, call: &Call<'_>, kind: usize) -> Handled {
@@ -416,9 +436,10 @@ impl Portal {
         let id = if input.id_property.as_deref() == Some("email") {
             own.holder(email, &input.object_id.0)
         } else {
-            input.object_id.0.parse().ok()
+            input.object_id.0.parse().ok().map(|id| own.survivor(id))
         };
-        if let Some(record) = id.and_then(|id| self.at_mut(kind).purge(id)) {
+        let visible_at = self.visible_at(call.now);
+        if let Some(record) = id.and_then(|id| self.at_mut(kind).purge(id, call.now, visible_at)) {
             if let Some(address) = record.text(email, u32::MAX) {
                 self.blocklist.insert(address.to_owned());
             }
@@ -663,7 +684,7 @@ impl Portal {
             let Ok(to_id) = one.to.id.0.parse::<u64>() else { continue };
             for wanted in &one.types {
                 if let Some(to) = self.associations.target(self, kind, wanted.association_type_id) {
-                    self.associate(kind, id, to, to_id, wanted.association_type_id);
+                    self.link(kind, id, to, to_id, wanted.association_type_id);
                 }
             }
         }
@@ -691,6 +712,10 @@ pub(crate) fn scopes(kind: &Kind, access: &str) -> Vec<String> {
     match kind.id.as_str() {
         "0-5" => vec!["tickets".to_owned()],
         "0-7" | "0-8" => vec![format!("crm.objects.{}.{access}", kind.plural), "e-commerce".to_owned()],
+        // People who may see contacts may see what was said to them.
+        "0-18" | "0-27" | "0-46" | "0-47" | "0-48" | "0-49" => {
+            vec![format!("crm.objects.{}.{access}", kind.plural), format!("crm.objects.contacts.{access}")]
+        }
         id if id.starts_with("2-") => vec![format!("crm.objects.custom.{access}")],
         _ => vec![format!("crm.objects.{}.{access}", kind.plural)],
     }

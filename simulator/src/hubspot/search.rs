@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, ApiError, Handled, parse};
+use super::index::{self, Part, Place};
 use super::objects::{Id, write_seen};
-use super::store::{Kind, Record, Seen};
+use super::store::{Kind, Record};
 use super::{Call, Portal};
 
 const LIMIT_DEFAULT: usize = 10;
@@ -147,56 +148,75 @@ impl Portal {
         if sorts.len() > 1 {
             return Err(ApiError::validation("Only one sort is allowed"));
         }
+        let as_text = self.settings.unsettled.ids_are_text;
+        let short = self.short_page();
+        self.at_mut(kind).catch_up(call.now, as_text);
         let groups: Vec<Vec<Ready>> = groups
             .iter()
             .map(|group| group.filters.iter().map(|filter| self.ready(kind, filter, call.now)).collect())
             .collect::<Handled<_>>()?;
         let words: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
+        let sort = match sorts.first() {
+            None => None,
+            Some(Sort::Name(name)) => Some(match name.strip_prefix('-') {
+                Some(name) => (self.target(kind, name, call.now)?, true),
+                None => (self.target(kind, name, call.now)?, false),
+            }),
+            Some(Sort::Full { property_name, direction }) => {
+                let descending = direction.as_deref().is_some_and(|one| one.starts_with("DESC"));
+                Some((self.target(kind, property_name, call.now)?, descending))
+            }
+        };
         let own = self.at(kind);
-        let mut hits: Vec<(&Record, Seen)> = own
-            .records
-            .values()
-            .filter_map(|record| Some((record, record.indexed(call.now)?)))
-            .filter(|(record, seen)| {
-                groups.is_empty()
-                    || groups.iter().any(|group| group.iter().all(|one| self.fits(kind, record, *seen, one)))
-            })
-            .filter(|(record, seen)| {
+        // One group can be narrowed by what the index is ordered by; of several, each would have to be.
+        let (part, exact) = match groups.as_slice() {
+            [] => (Part::all(), true),
+            [group] => narrow(group, as_text),
+            _ => (Part::all(), false),
+        };
+        let by_id = match &sort {
+            None => !as_text,
+            Some(((Target::Id, _), descending)) => !descending,
+            Some(_) => false,
+        };
+        let (total, page): (usize, Vec<&Record>) = if exact && by_id && words.is_empty() {
+            let (total, ids) = own.index.first(&part, after + limit);
+            (total, ids.iter().skip(after).filter_map(|id| own.found(*id)).collect())
+        } else {
+            let mut hits: Vec<&Record> = if part.is_all() {
+                own.searchable()
+            } else {
+                let (_, ids) = own.index.first(&part, usize::MAX);
+                let mut all: Vec<&Record> = ids.iter().filter_map(|id| own.found(*id)).collect();
+                all.sort_unstable_by_key(|record| record.id);
+                all
+            };
+            hits.retain(|record| {
+                groups.is_empty() || groups.iter().any(|group| group.iter().all(|one| self.fits(kind, record, one)))
+            });
+            hits.retain(|record| {
                 words.iter().all(|word| {
                     record.cells.iter().any(|cell| {
-                        let text = record.text(cell.property, seen.version).unwrap_or_default();
+                        let text = record.text(cell.property, record.seen.version).unwrap_or_default();
                         text.to_lowercase().contains(word.as_str())
                     })
                 })
-            })
-            .collect();
-        if let Some(sort) = sorts.first() {
-            let (name, descending) = match sort {
-                Sort::Name(name) => match name.strip_prefix('-') {
-                    Some(name) => (name, true),
-                    None => (name.as_str(), false),
-                },
-                Sort::Full { property_name, direction } => {
-                    (property_name.as_str(), direction.as_deref().is_some_and(|one| one.starts_with("DESC")))
-                }
-            };
-            let (target, numeric) = self.target(kind, name, call.now)?;
-            if !matches!(target, Target::Id) || descending {
-                hits.sort_by_cached_key(|(record, seen)| {
-                    let key = field(own, record, *seen, &target, numeric);
-                    Sorted(key, descending)
-                });
+            });
+            if let Some(((target, numeric), descending)) = &sort {
+                hits.sort_by_cached_key(|record| Sorted(field(own, record, target, *numeric), *descending));
             }
-        }
-        let total = hits.len();
-        let end = (after + limit).min(total).min(REACH_MAX);
+            let total = hits.len();
+            (total, hits.into_iter().skip(after).take(limit).collect())
+        };
+        let size = shortened(page.len().min(REACH_MAX - after), short);
+        let end = after + size;
         let show = self.selection(kind, &search.properties.unwrap_or_default(), call.now);
         let mut body = format!(r#"{{"total":{total},"results":["#).into_bytes();
-        for (at, (record, seen)) in hits.get(after..end).unwrap_or_default().iter().enumerate() {
+        for (at, record) in page.iter().take(size).enumerate() {
             if at > 0 {
                 body.push(b',');
             }
-            body.extend_from_slice(&write_seen(own, record, *seen, &show, self.settings.portal_id));
+            body.extend_from_slice(&write_seen(own, record, record.seen, &show, self.settings.portal_id));
         }
         body.push(b']');
         if end < total && end > after {
@@ -210,7 +230,7 @@ impl Portal {
     fn target(&self, kind: usize, name: &str, now: i64) -> Handled<(Target, bool)> {
         let own = self.at(kind);
         if name == "hs_object_id" {
-            return Ok((Target::Id, true));
+            return Ok((Target::Id, !self.settings.unsettled.ids_are_text));
         }
         if name == own.modified_property {
             return Ok((Target::Modified, true));
@@ -258,6 +278,9 @@ impl Portal {
             "BETWEEN" => wanted.len() == 2,
             _ => !wanted.is_empty(),
         };
+        if matches!(target, Target::Modified | Target::Created) && wanted.iter().any(|one| one.0 == "0") {
+            return Err(ApiError::new(500, "internal error"));
+        }
         let values: Option<Vec<Key>> = wanted.iter().map(|one| key(&one.0, numeric)).collect();
         match values {
             Some(values) if enough => Ok(Ready { target, operator: operator.to_owned(), values }),
@@ -265,7 +288,7 @@ impl Portal {
         }
     }
 
-    fn fits(&self, kind: usize, record: &Record, seen: Seen, filter: &Ready) -> bool {
+    fn fits(&self, kind: usize, record: &Record, filter: &Ready) -> bool {
         let own = self.at(kind);
         if let Target::End(to) = filter.target {
             let wanted = |one: &Key| matches!(one, Key::Text(text) if text.parse::<u64>().is_ok_and(|id| self.associations.of(kind, record.id, to).any(|end| end.0 == id)));
@@ -276,8 +299,12 @@ impl Portal {
                 _ => false,
             };
         }
-        let numeric = !matches!(filter.target, Target::Stored(_, false));
-        let value = field(own, record, seen, &filter.target, numeric);
+        let numeric = match filter.target {
+            Target::Stored(_, numeric) => numeric,
+            Target::Id => !self.settings.unsettled.ids_are_text,
+            _ => true,
+        };
+        let value = field(own, record, &filter.target, numeric);
         let order = |at: usize| {
             let value = value.as_ref()?;
             filter.values.get(at).map(|wanted| compare(value, wanted))
@@ -310,16 +337,84 @@ impl Portal {
     }
 }
 
-fn field(own: &Kind, record: &Record, seen: Seen, target: &Target, numeric: bool) -> Option<Key> {
+fn field(own: &Kind, record: &Record, target: &Target, numeric: bool) -> Option<Key> {
     match target {
-        Target::Id => Some(Key::Number(record.id as f64)),
-        Target::Modified => Some(Key::Number(seen.updated as f64)),
+        Target::Id if numeric => Some(Key::Number(record.id as f64)),
+        Target::Id => Some(Key::Text(record.id.to_string())),
+        Target::Modified => Some(Key::Number(record.seen.updated as f64)),
         Target::Created => Some(Key::Number(record.created as f64)),
         Target::Stored(property, _) => {
-            let text = own.value(record, *property, seen).filter(|text| !text.is_empty())?;
+            let text = own.value(record, *property, record.seen).filter(|text| !text.is_empty())?;
             key(&text, numeric)
         }
         Target::End(_) => None,
+    }
+}
+
+/// The part of the index that a group of filters is about, and whether that part is the whole answer.
+fn narrow(group: &[Ready], as_text: bool) -> (Part, bool) {
+    let mut part = Part::all();
+    let mut exact = true;
+    for filter in group {
+        let known = match filter.target {
+            Target::Modified => times(filter).map(|window| {
+                let old = part.modified.take().unwrap_or(i64::MIN..i64::MAX);
+                part.modified = Some(old.start.max(window.start)..old.end.min(window.end));
+            }),
+            Target::Id => places(filter, as_text).map(|ids| {
+                part.ids = part.ids.start.max(ids.start)..part.ids.end.min(ids.end);
+            }),
+            _ => None,
+        };
+        exact &= known.is_some();
+    }
+    (part, exact)
+}
+
+/// The milliseconds a filter lets through, where they are one range.
+fn times(filter: &Ready) -> Option<std::ops::Range<i64>> {
+    let value = |at: usize| match filter.values.get(at) {
+        Some(Key::Number(number)) if number.is_finite() => Some(*number),
+        _ => None,
+    };
+    let first = value(0)?;
+    // `as` saturates, which is what a bound should do.
+    let (at, over) = (first.ceil() as i64, (first.floor() as i64).saturating_add(1));
+    Some(match filter.operator.as_str() {
+        "GT" => over..i64::MAX,
+        "GTE" => at..i64::MAX,
+        "LT" => i64::MIN..at,
+        "LTE" => i64::MIN..over,
+        "EQ" => at..over,
+        "BETWEEN" => at..(value(1)?.floor() as i64).saturating_add(1),
+        _ => return None,
+    })
+}
+
+/// The places of ids a filter lets through, where they are one range.
+fn places(filter: &Ready, as_text: bool) -> Option<std::ops::Range<Place>> {
+    let value = |at: usize| match filter.values.get(at)? {
+        Key::Number(number) => (number.fract() == 0.0 && *number >= 0.0).then_some(*number as u64),
+        Key::Text(text) => text.parse::<u64>().ok().filter(|id| id.to_string() == *text),
+    };
+    let first = index::place(value(0)?, as_text);
+    Some(match filter.operator.as_str() {
+        "GT" => first + 1..Place::MAX,
+        "GTE" => first..Place::MAX,
+        "LT" => 0..first,
+        "LTE" => 0..first + 1,
+        "EQ" => first..first + 1,
+        "BETWEEN" => first..index::place(value(1)?, as_text) + 1,
+        _ => return None,
+    })
+}
+
+/// How many of a page's records come, when it is to be short.
+pub(super) fn shortened(size: usize, short: Option<f64>) -> usize {
+    match short {
+        // Rounded down: always less than the whole page.
+        Some(part) if size > 1 => 1 + ((size - 1) as f64 * part) as usize,
+        _ => size,
     }
 }
 

@@ -174,7 +174,8 @@ pub struct Latency {
     pub jitter_ms: u64,
 }
 
-/// How long a write stays invisible to search: `fixed_ms` plus up to `jitter_ms`, drawn for each write of each record.
+/// How long a write stays invisible to search: `fixed_ms` plus up to `jitter_ms`, drawn for each write of each record. A
+/// share of the writes comes late: what search shows is not in the order of the writes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IndexLag {
@@ -182,6 +183,10 @@ pub struct IndexLag {
     pub fixed_ms: u64,
     /// Milliseconds, at most, on top.
     pub jitter_ms: u64,
+    /// The share of writes, 0 to 1, that becomes visible only after `late_ms`.
+    pub late_share: f64,
+    /// Milliseconds for those.
+    pub late_ms: u64,
 }
 
 /// An object type of the account's own.
@@ -251,6 +256,17 @@ pub struct Unsettled {
     pub unchanged_write_moves_modified: bool,
     /// Longest delay in milliseconds until a new property can be used; the shortest is 250.
     pub property_delay_ms: u64,
+    /// Search sorts and compares `hs_object_id` as text: 9 comes after 10.
+    pub ids_are_text: bool,
+    /// The share of search and list pages, 0 to 1, that hold fewer records than `limit` (one at least) although more
+    /// follow; `paging.next` is there.
+    pub short_pages: f64,
+    /// The `after` of lists names the first record of the next page instead of the last one of this page.
+    pub list_after_is_inclusive: bool,
+    /// Bytes of a path with its query from which on the edge answers 414 with a page of HTML.
+    pub uri_bytes_max: usize,
+    /// Feedback submissions cannot be written: 405.
+    pub feedback_is_read_only: bool,
 }
 
 impl Default for Unsettled {
@@ -262,6 +278,11 @@ impl Default for Unsettled {
             create_echoes_trace_id: false,
             unchanged_write_moves_modified: true,
             property_delay_ms: 700,
+            ids_are_text: false,
+            short_pages: 0.0,
+            list_after_is_inclusive: false,
+            uri_bytes_max: 8_000,
+            feedback_is_read_only: true,
         }
     }
 }

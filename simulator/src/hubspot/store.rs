@@ -8,9 +8,12 @@ use std::io::Write as _;
 use jiff::Timestamp;
 
 use super::catalog::PropertyDefinition;
+use super::index::SearchIndex;
 
 /// Superseded values kept per record: enough for a test to look at, bounded so that long runs stay small.
 const PAST_MAX: usize = 64;
+/// How long an archived record can be restored and listed: 90 days, in milliseconds.
+const BIN_MS: i64 = 90 * 86_400_000;
 
 /// A value, who superseded whom, and when.
 #[derive(Debug, Clone)]
@@ -30,10 +33,11 @@ pub struct Record {
     pub(crate) version: u32,
     pub(crate) cells: Vec<Cell>,
     past: Vec<Cell>,
-    /// When, and by which version.
-    pub(crate) archived: Option<(i64, u32)>,
-    seen: Seen,
-    pending: Vec<Seen>,
+    /// When, in milliseconds.
+    pub(crate) archived: Option<i64>,
+    /// What search shows; up to date after [`Kind::catch_up`].
+    pub(crate) seen: Seen,
+    pub(crate) pending: Vec<Seen>,
 }
 
 /// A version as the search index has it, or will have it from `visible_at`.
@@ -41,39 +45,15 @@ pub struct Record {
 pub(crate) struct Seen {
     pub(crate) version: u32,
     pub(crate) updated: i64,
-    visible_at: i64,
+    pub(crate) visible_at: i64,
+    /// Not in the index: not yet, archived, merged or deleted.
+    pub(crate) gone: bool,
 }
 
 impl Record {
-    /// The version that search sees at `now`; `None` while the record is not indexed or indexed as archived.
-    pub(crate) fn indexed(&self, now: i64) -> Option<Seen> {
-        let mut seen = self.seen;
-        for pending in &self.pending {
-            if pending.visible_at <= now && pending.version > seen.version {
-                seen = *pending;
-            }
-        }
-        if seen.version == 0 || self.archived.is_some_and(|(_, version)| seen.version >= version) {
-            return None;
-        }
-        Some(seen)
-    }
-
-    fn commit(&mut self, now: i64, visible_at: i64) {
-        let next = Seen { version: self.version, updated: self.updated, visible_at };
-        if visible_at <= now {
-            self.seen = next;
-            self.pending.clear();
-            return;
-        }
-        for pending in &self.pending {
-            if pending.visible_at <= now && pending.version > self.seen.version {
-                self.seen = *pending;
-            }
-        }
-        let floor = self.seen.version;
-        self.pending.retain(|pending| pending.version > floor);
-        self.pending.push(next);
+    /// The newest version, as search will have it.
+    fn next(&self, visible_at: i64) -> Seen {
+        Seen { version: self.version, updated: self.updated, visible_at, gone: self.archived.is_some() }
     }
 
     /// The text of a stored property at a version.
@@ -133,6 +113,11 @@ pub(crate) struct Kind {
     pub(crate) groups: Vec<(String, String)>,
     pub(crate) records: BTreeMap<u64, Record>,
     unique: Vec<(u16, HashMap<Box<str>, u64>)>,
+    /// Archived records by id.
+    bin: BTreeSet<u64>,
+    pub(crate) index: SearchIndex,
+    /// Merged and deleted records that the index still shows.
+    ghosts: BTreeMap<u64, Record>,
     pub(crate) merged: HashMap<u64, u64>,
     pub(crate) email: Option<u16>,
     pub(crate) additional_emails: Option<u16>,
@@ -164,6 +149,9 @@ impl Kind {
             groups: Vec::new(),
             records: BTreeMap::new(),
             unique: Vec::new(),
+            bin: BTreeSet::new(),
+            index: SearchIndex::default(),
+            ghosts: BTreeMap::new(),
             merged: HashMap::new(),
             email: None,
             additional_emails: None,
@@ -289,7 +277,7 @@ impl Kind {
                 None => cells.push(Cell { property, version: 1, at: now, text }),
             }
         }
-        let unseen = Seen { version: 0, updated: now, visible_at: now };
+        let unseen = Seen { version: 0, updated: now, visible_at: now, gone: true };
         let mut record = Record {
             id,
             created: now,
@@ -301,7 +289,8 @@ impl Kind {
             seen: unseen,
             pending: Vec::new(),
         };
-        record.commit(now, visible_at);
+        let next = record.next(visible_at);
+        self.index.note(&mut record, next, now);
         self.records.insert(id, record);
     }
 
@@ -361,29 +350,43 @@ impl Kind {
                 None => record.cells.push(cell),
             }
         }
-        record.commit(now, visible_at);
+        let next = record.next(visible_at);
+        self.index.note(record, next, now);
         changed
     }
 
-    /// Archives or restores; neither moves the modified date.
-    pub(crate) fn archive(&mut self, id: u64, archived: bool, now: i64, visible_at: i64) -> bool {
-        let unique: Vec<u16> = self.unique.iter().map(|(property, _)| *property).collect();
-        let Some(record) = self.records.get_mut(&id) else { return false };
-        if record.archived.is_some() == archived {
-            return false;
-        }
-        record.version += 1;
-        record.archived = archived.then_some((now, record.version));
-        record.commit(now, visible_at);
-        let mut keys: Vec<(u16, String)> = unique
-            .iter()
-            .filter_map(|property| Some((*property, record.text(*property, u32::MAX)?.to_owned())))
-            .collect();
+    /// The keys under which a record is found.
+    fn keys(&self, record: &Record) -> Vec<(u16, String)> {
+        let own = self.unique.iter().filter_map(|(property, _)| {
+            let text = record.text(*property, u32::MAX).filter(|text| !text.is_empty())?;
+            Some((*property, text.to_owned()))
+        });
+        let mut keys: Vec<(u16, String)> = own.collect();
         if let (Some(email), Some(additional)) = (self.email, self.additional_emails) {
             let more = record.text(additional, u32::MAX).unwrap_or_default();
             keys.extend(more.split(';').filter(|one| !one.is_empty()).map(|one| (email, one.to_owned())));
         }
-        for (property, key) in keys {
+        keys
+    }
+
+    /// Archives or restores; neither moves the modified date. `false` if there is nothing to do, and for a record that
+    /// has left the recycle bin.
+    pub(crate) fn archive(&mut self, id: u64, archived: bool, now: i64, visible_at: i64) -> bool {
+        if self.get(id, !archived, now).is_none() {
+            return false;
+        }
+        let Some(record) = self.records.get_mut(&id) else { return false };
+        record.version += 1;
+        record.archived = archived.then_some(now);
+        let next = record.next(visible_at);
+        self.index.note(record, next, now);
+        if archived {
+            self.bin.insert(id);
+        } else {
+            self.bin.remove(&id);
+        }
+        let Some(record) = self.records.get(&id) else { return false };
+        for (property, key) in self.keys(record) {
             if archived {
                 self.index(property, Some(&key), "", id);
             } else if self.holder(property, &key).is_none() {
@@ -391,6 +394,19 @@ impl Kind {
             }
         }
         true
+    }
+
+    /// A live record, or one in the recycle bin.
+    pub(crate) fn get(&self, id: u64, archived: bool, now: i64) -> Option<&Record> {
+        self.records.get(&id).filter(|record| match record.archived {
+            None => !archived,
+            Some(at) => archived && now.saturating_sub(at) < BIN_MS,
+        })
+    }
+
+    /// What is in the recycle bin, by id, from `from` on.
+    pub(crate) fn bin(&self, from: u64, now: i64) -> impl Iterator<Item = &Record> {
+        self.bin.range(from..).filter_map(move |id| self.get(*id, true, now))
     }
 
     /// Lets secondary addresses resolve to a record.
@@ -409,13 +425,55 @@ impl Kind {
         self.update(id, vec![(additional, all.join(";"))], now, visible_at, false);
     }
 
-    /// Removes a record for good, with its keys.
-    pub(crate) fn purge(&mut self, id: u64) -> Option<Record> {
-        let record = self.records.remove(&id)?;
-        for (_, index) in &mut self.unique {
-            index.retain(|_, holder| *holder != id);
+    /// Removes a record for good, with its keys; search shows it until `visible_at`.
+    pub(crate) fn purge(&mut self, id: u64, now: i64, visible_at: i64) -> Option<Record> {
+        let mut record = self.records.remove(&id)?;
+        self.bin.remove(&id);
+        for (property, key) in self.keys(&record) {
+            self.index(property, Some(&key), "", id);
+        }
+        record.version += 1;
+        let next = Seen { gone: true, ..record.next(visible_at) };
+        self.index.note(&mut record, next, now);
+        if !(record.seen.gone && record.pending.is_empty()) {
+            self.ghosts.insert(id, record.clone());
         }
         Some(record)
+    }
+
+    /// Takes into the search index what its lag lets through at `now`. Time does not run back here.
+    pub(crate) fn catch_up(&mut self, now: i64, as_text: bool) {
+        while let Some(id) = self.index.pop_due(now) {
+            if let Some(record) = self.records.get_mut(&id) {
+                self.index.settle(record, now);
+            } else if let Some(ghost) = self.ghosts.get_mut(&id) {
+                self.index.settle(ghost, now);
+                if ghost.seen.gone && ghost.pending.is_empty() {
+                    self.ghosts.remove(&id);
+                }
+            }
+        }
+        if self.index.as_text() != as_text {
+            self.index.reorder(as_text);
+            for record in self.records.values().chain(self.ghosts.values()).filter(|record| !record.seen.gone) {
+                self.index.put(record.id, record.seen.updated, true);
+            }
+        }
+    }
+
+    /// A record that search shows.
+    pub(crate) fn found(&self, id: u64) -> Option<&Record> {
+        self.records.get(&id).or_else(|| self.ghosts.get(&id)).filter(|record| !record.seen.gone)
+    }
+
+    /// Everything that search shows, oldest first.
+    pub(crate) fn searchable(&self) -> Vec<&Record> {
+        let mut all: Vec<&Record> =
+            self.records.values().chain(self.ghosts.values()).filter(|record| !record.seen.gone).collect();
+        if !self.ghosts.is_empty() {
+            all.sort_unstable_by_key(|record| record.id);
+        }
+        all
     }
 
     /// A value as it reads at a version; `None` if it was never set.
@@ -447,7 +505,7 @@ impl Kind {
 
     /// The newest version, whether or not search has it.
     pub(crate) fn newest(record: &Record) -> Seen {
-        Seen { version: record.version, updated: record.updated, visible_at: 0 }
+        record.next(0)
     }
 
     /// Writes a record as JSON text. `more` is text between the properties and the end, with its leading comma.
@@ -493,12 +551,8 @@ impl Kind {
                 }
             }
         }
-        let _ = write!(
-            out,
-            r#"}},"createdAt":"{created}","updatedAt":"{updated}","archived":{}"#,
-            record.archived.is_some()
-        );
-        if let Some((at, _)) = record.archived {
+        let _ = write!(out, r#"}},"createdAt":"{created}","updatedAt":"{updated}","archived":{}"#, seen.gone);
+        if let Some(at) = record.archived.filter(|_| seen.gone) {
             let _ = write!(out, r#","archivedAt":"{}""#, iso(at));
         }
         let _ = write!(
