@@ -35,8 +35,8 @@ async fn rows_become_contacts_and_every_row_is_accounted_for() {
     let expected = [(4, "INVALID_EMAIL"), (6, "INVALID_OPTION"), (7, "RAGGED_ROW")];
     assert_eq!(rejects(&text), expected.map(|(line, code)| (line, code.to_owned())));
     assert_eq!(report.rejected_by_code.values().sum::<u64>(), 3);
-    assert_eq!(report.position.byte, file.len() as u64);
-    assert_eq!(report.position.line, 7);
+    assert_eq!(report.position.file().byte, file.len() as u64);
+    assert_eq!(report.position.file().line, 7);
     let stored =
         world.text(&format!("s3://crm/reports/import/contacts/{}.json", report.run_id.clone().unwrap())).unwrap();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&stored).unwrap(), serde_json::to_value(&report).unwrap());
