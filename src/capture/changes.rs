@@ -197,13 +197,7 @@ impl Job {
         from: Timestamp,
         crm: &CrmResource,
     ) -> Result<()> {
-        let losers: Vec<String> = record
-            .value(MERGED)
-            .map(|text| text.split(';').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect())
-            .unwrap_or_default();
-        for loser in losers.iter().filter(|loser| **loser != record.id) {
-            self.merged(loser, &record.id)?;
-        }
+        self.merges(&record)?;
         let id = number(&record.id);
         let modified = modified(&record, crm.modified_property());
         let restored = self.known.archived.get(&id).copied();
@@ -296,6 +290,18 @@ impl Job {
             after: Some(after),
         };
         self.emit(&change, learned)
+    }
+
+    /// Emits the deletes of the records that were merged into this one.
+    pub(super) fn merges(&mut self, winner: &RawRecord) -> Result<()> {
+        let losers: Vec<String> = winner
+            .value(MERGED)
+            .map(|text| text.split(';').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect())
+            .unwrap_or_default();
+        for loser in losers.iter().filter(|loser| **loser != winner.id) {
+            self.merged(loser, &winner.id)?;
+        }
+        Ok(())
     }
 
     /// Emits the delete of a record that was merged into another, once.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     change::{Change, Operation},
     changes::linked,
-    job::Job,
+    job::{Job, MERGED},
     known::{Archived, Delta, GONE, number},
     progress::Phase,
     scan::{Scan, ScanState},
@@ -96,7 +96,8 @@ impl Job {
         let bin_known = self.progress.bin_known;
         let wanted = match self.capture.before {
             true => Wanted { archived: true, ..(*self.wanted).clone() },
-            false => Wanted::ids(true),
+            // Who was merged into a record that was archived since is told nowhere else.
+            false => Wanted { properties: vec![MERGED.into()], archived: true, history: false },
         };
         let mut seen = std::collections::HashSet::new();
         let mut scan = Scan::new(self.account.clone(), crm.object.clone(), wanted, state, calls_until);
@@ -130,6 +131,9 @@ impl Job {
     pub(super) fn take_deleted(&mut self, record: RawRecord, at: Timestamp, told: bool) -> Result<()> {
         let id = number(&record.id);
         let archived = Archived { at: at.as_millisecond(), told };
+        if told {
+            self.merges(&record)?;
+        }
         match self.known.archived.get(&id) {
             Some(known) if known.at == archived.at => return Ok(()),
             _ if !told => {
