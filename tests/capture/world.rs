@@ -84,7 +84,7 @@ async fn run(seed: u64, more: &str, kills: bool, adjust: impl FnOnce(&mut hubfer
     let world = World::with(&config(more), settings);
     let mut rng = fastrand::Rng::with_seed(seed);
     let now = world.clock.now();
-    for at in 0..rng.usize(1..300) {
+    for at in 0..rng.usize(1..150) {
         let email = format!("p{at}@example.com");
         world.portal.borrow_mut().seed_record(now, "contacts", &[("email", &email), ("firstname", "First")]).unwrap();
     }
@@ -92,7 +92,7 @@ async fn run(seed: u64, more: &str, kills: bool, adjust: impl FnOnce(&mut hubfer
     let stop = Rc::new(Cell::new(false));
     let (mut theirs, mut ours) = (rng.fork(), rng.fork());
     futures_util::future::join(
-        people(&world, &mut theirs, 5_400, stop.clone()),
+        people(&world, &mut theirs, 2_400, stop.clone()),
         captures(&world, &mut ours, kills, stop.clone()),
     )
     .await;
@@ -118,7 +118,7 @@ async fn run(seed: u64, more: &str, kills: bool, adjust: impl FnOnce(&mut hubfer
 #[tokio::test(start_paused = true)]
 async fn what_is_in_s3_equals_the_portal_while_people_work_and_the_capture_is_killed() {
     for seed in 0..100 {
-        run(seed, "", true, |settings| settings.index_lag.jitter_ms = 8_000).await;
+        run(seed, "trailing_seconds: 600\n", true, |settings| settings.index_lag.jitter_ms = 8_000).await;
     }
 }
 
@@ -141,6 +141,31 @@ async fn ids_in_the_order_of_texts_and_short_pages_lose_nothing() {
             settings.first_record_id = 85;
             settings.unsettled.ids_are_text = seed % 2 == 0;
             settings.unsettled.short_pages = 0.3;
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_fault_at_three_percent_of_the_calls_loses_nothing() {
+    use hubferry_simulator::hubspot::{Fault, What};
+    for seed in 0..10 {
+        run(seed, "trailing_seconds: 600\nassociations: [companies]\nbefore: true\n", true, |settings| {
+            settings.index_lag.jitter_ms = 8_000;
+            for what in [
+                What::Locked,
+                What::BurstLimit,
+                What::SecondlyLimit,
+                What::Status(502),
+                What::Html(503),
+                What::ResetBefore,
+                What::ResetAfter,
+                What::EmptyResults,
+                What::TruncatedBody,
+                What::TimeoutAfterCommit,
+            ] {
+                settings.faults.push(Fault::share(0.003, what));
+            }
         })
         .await;
     }
