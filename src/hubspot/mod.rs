@@ -6,7 +6,6 @@
 pub mod account;
 pub mod adopt;
 pub mod associations;
-pub mod cms;
 pub mod batch;
 
 pub mod envelope;
