@@ -23,7 +23,7 @@ use crate::support::{World, contacts};
 fn portal(faults: bool, seed: u64) -> World {
     let mut settings = PortalSettings { seed, shuffle_results: true, ..PortalSettings::default() };
     settings.latency.fixed_ms = 100;
-    settings.index_lag = IndexLag { fixed_ms: 2_000, jitter_ms: 28_000 };
+    settings.index_lag = IndexLag { fixed_ms: 2_000, jitter_ms: 28_000, ..IndexLag::default() };
     if faults {
         settings.faults = Faults::five_percent(seed);
     }
