@@ -1,4 +1,5 @@
 mod changes;
+mod content;
 
 use super::*;
 use serde_json::{Value, json};
