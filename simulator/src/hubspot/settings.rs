@@ -267,6 +267,8 @@ pub struct Unsettled {
     pub uri_bytes_max: usize,
     /// Feedback submissions cannot be written: 405.
     pub feedback_is_read_only: bool,
+    /// Links of one record that one answer shows, at most 500; `paging.next` leads to the rest.
+    pub association_page: usize,
     /// The paging tokens of content lists stand for an offset, so that an item may be skipped or come twice when others
     /// are deleted or change their place while the list is read; else for the last item.
     pub cms_after_is_offset: bool,
@@ -298,6 +300,7 @@ impl Default for Unsettled {
             list_after_is_inclusive: false,
             uri_bytes_max: 8_000,
             feedback_is_read_only: true,
+            association_page: 500,
             cms_after_is_offset: false,
             cms_bounds_are_inclusive: false,
             cms_delete_moves_updated: false,
