@@ -40,7 +40,7 @@ fn each_kind_of_content_is_created_read_updated_and_deleted() {
         assert_eq!((status, &body["name"], &body["note"]["x"]), (200, &json!("B"), &json!(1)), "{resource}");
         let (_, read) = client.get(&plain);
         assert_eq!((&read, &read[updated]), (&body, &json!(store::iso(START + 1_000))), "{resource}");
-        assert_eq!(client.portal.live_content(resource), [read.clone()]);
+        assert_eq!(client.portal.live_content(resource), vec![read.clone()]);
         client.ms += 1_000;
         assert_eq!(client.call("DELETE", &plain, Value::Null).0, 204, "{resource}");
         assert_eq!(client.get(&plain).0, 404, "{resource}");
