@@ -13,6 +13,8 @@ use super::{Call, Portal};
 const WRITES_MAX: usize = 2_000;
 const READS_MAX: usize = 1_000;
 const ARCHIVES_MAX: usize = 100;
+/// Links of one record on one page.
+const LIST_MAX: usize = 500;
 /// Ids for types that no list names.
 const FIRST_OWN_TYPE: u32 = 20_001;
 
@@ -145,6 +147,9 @@ struct Fan {
 #[derive(Debug, Deserialize)]
 struct End {
     id: Id,
+    /// Of reads: where the next page of this record's links begins.
+    #[serde(default)]
+    after: Option<Id>,
 }
 
 impl Portal {
@@ -482,8 +487,11 @@ impl Portal {
         let inputs = parse::<Inputs<End>>(call.body)?.inputs;
         too_many(inputs.len(), READS_MAX)?;
         let (mut results, mut errors) = (Vec::new(), Vec::new());
-        for End { id } in &inputs {
-            let links = id.0.parse::<u64>().map(|id| self.links_json(from, id, to)).unwrap_or_default();
+        let page = self.settings.unsettled.association_page;
+        for End { id, after } in &inputs {
+            let after = place(after.as_ref().map(|after| after.0.as_str()))?;
+            let near = id.0.parse::<u64>().ok();
+            let (links, next) = near.map(|id| self.links_json(from, id, to, after, page)).unwrap_or_default();
             if links.is_empty() {
                 let (near, far) = (&self.at(from).singular, &self.at(to).singular);
                 let error =
@@ -494,17 +502,25 @@ impl Portal {
                         .context("toObjectType", vec![far.clone()]);
                 errors.push(error.item(None));
             } else {
-                results.push(json!({"from": {"id": id.0}, "to": links}));
+                let mut result = json!({"from": {"id": id.0}, "to": links});
+                if let (Some(next), Some(members)) = (next, result.as_object_mut()) {
+                    members.insert("paging".into(), json!({"next": {"after": next.to_string()}}));
+                }
+                results.push(result);
             }
         }
         let status = if errors.is_empty() { 200 } else { 207 };
         Ok(self.answer_links(call, status, results, errors))
     }
 
-    fn links_json(&self, from: usize, id: u64, to: usize) -> Vec<Value> {
+    /// One page of a record's links, and after which id the next begins.
+    fn links_json(&self, from: usize, id: u64, to: usize, after: u64, most: usize) -> (Vec<Value>, Option<u64>) {
         let id = self.at(from).survivor(id);
-        self.associations
-            .of(from, id, to)
+        let mut links = self.associations.of(from, id, to).filter(|(far, _)| *far > after).peekable();
+        let page: Vec<(u64, &[u32])> = links.by_ref().take(most).collect();
+        let next = page.last().filter(|_| links.peek().is_some()).map(|(far, _)| *far);
+        let page = page
+            .into_iter()
             .map(|(far, types)| {
                 let types: Vec<Value> = types
                     .iter()
@@ -518,7 +534,8 @@ impl Portal {
                     .collect();
                 json!({"toObjectId": far, "associationTypes": types})
             })
-            .collect()
+            .collect();
+        (page, next)
     }
 
     /// `{from}/{id}/associations/…` of one record.
@@ -528,8 +545,19 @@ impl Portal {
             ("GET", [to]) => {
                 let to = self.kind(to)?;
                 self.need_both(call, from, to, "read")?;
-                let links = id.parse::<u64>().map(|id| self.links_json(from, id, to)).unwrap_or_default();
-                Ok(Answer::json(200, &json!({"results": links})))
+                let limit = call.route.get("limit").map_or(Ok(LIST_MAX), str::parse::<usize>);
+                let Some(limit) = limit.ok().filter(|limit| (1..=LIST_MAX).contains(limit)) else {
+                    return Err(ApiError::validation(format!("limit must be between 1 and {LIST_MAX}")));
+                };
+                let page = limit.min(self.settings.unsettled.association_page);
+                let after = place(call.route.get("after"))?;
+                let near = id.parse::<u64>().ok();
+                let (links, next) = near.map(|id| self.links_json(from, id, to, after, page)).unwrap_or_default();
+                let mut body = json!({"results": links});
+                if let (Some(next), Some(members)) = (next, body.as_object_mut()) {
+                    members.insert("paging".into(), json!({"next": {"after": next.to_string()}}));
+                }
+                Ok(Answer::json(200, &body))
             }
             ("PUT", ["default", to, far]) => {
                 let to = self.kind(to)?;
@@ -560,6 +588,14 @@ impl Portal {
             }
             _ => Err(ApiError::new(404, "resource not found")),
         }
+    }
+}
+
+/// The id after which a page of links begins.
+fn place(after: Option<&str>) -> Handled<u64> {
+    match after.filter(|after| !after.is_empty()) {
+        None => Ok(0),
+        Some(after) => after.parse().map_err(|_| ApiError::validation("The paging token is not valid")),
     }
 }
 

@@ -7,6 +7,7 @@ mod associations;
 mod auth;
 mod batch;
 mod catalog;
+mod cms;
 mod doors;
 mod faults;
 mod index;
@@ -115,6 +116,7 @@ pub struct Portal {
     kinds: Vec<Kind>,
     names: HashMap<String, usize>,
     associations: Associations,
+    content: cms::Content,
     auth: Auth,
     faults: faults::Plan,
     burst: HashMap<String, Window>,
@@ -180,6 +182,7 @@ impl Portal {
             kinds,
             names,
             associations: Associations::default(),
+            content: cms::Content::default(),
             auth: Auth::new(&settings),
             faults: faults::Plan::new(&settings.faults),
             burst: HashMap::new(),
@@ -384,6 +387,7 @@ impl Portal {
             Area::Pipelines { kind } => self.pipelines(call, kind),
             Area::Schemas => self.schemas(call),
             Area::Account => self.account(call),
+            Area::Content(kind) => self.content(call, *kind),
             Area::Token(_) | Area::Unknown => Err(ApiError::new(404, "resource not found")),
         }
     }

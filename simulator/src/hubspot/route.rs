@@ -25,13 +25,24 @@ impl Version {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Area {
     Token(String),
-    Objects { kind: String },
-    Associations { from: String, to: String },
-    Properties { kind: String },
+    Objects {
+        kind: String,
+    },
+    Associations {
+        from: String,
+        to: String,
+    },
+    Properties {
+        kind: String,
+    },
     Owners,
-    Pipelines { kind: String },
+    Pipelines {
+        kind: String,
+    },
     Schemas,
     Account,
+    /// A kind of content, by its number in `cms`.
+    Content(usize),
     Unknown,
 }
 
@@ -75,6 +86,10 @@ impl Route {
             }
             ["account-info", version, ..] => (Area::Account, *version, 2),
             ["integrations", "v1", "me"] => (Area::Account, "v1", 2),
+            ["cms", "v3", rest @ ..] => match super::cms::route(rest) {
+                Some((kind, used)) => (Area::Content(kind), "v3", 2 + used),
+                None => (Area::Unknown, "v3", 0),
+            },
             _ => (Area::Unknown, "v3", 0),
         };
         let version = Version(version.to_owned());

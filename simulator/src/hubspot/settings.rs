@@ -267,6 +267,23 @@ pub struct Unsettled {
     pub uri_bytes_max: usize,
     /// Feedback submissions cannot be written: 405.
     pub feedback_is_read_only: bool,
+    /// Links of one record that one answer shows, at most 500; `paging.next` leads to the rest.
+    pub association_page: usize,
+    /// The paging tokens of content lists stand for an offset, so that an item may be skipped or come twice when others
+    /// are deleted or change their place while the list is read; else for the last item.
+    pub cms_after_is_offset: bool,
+    /// `createdAfter`, `updatedBefore` and so on let the given millisecond through.
+    pub cms_bounds_are_inclusive: bool,
+    /// Deleting content moves its updated date.
+    pub cms_delete_moves_updated: bool,
+    /// Pages and posts say `archivedAt` where authors and tags say `deletedAt`.
+    pub cms_pages_say_archived_at: bool,
+    /// Members of content that HubSpot does not know are stored and shown; else they are dropped.
+    pub cms_keeps_unknown_members: bool,
+    /// Further members that content cannot be created without, by resource (`cms.blogs.posts`, …).
+    pub cms_required: BTreeMap<String, Vec<String>>,
+    /// `DELETE /cms/v3/hubdb/tables/{id}/draft` deletes a table; else 405.
+    pub hubdb_draft_can_be_deleted: bool,
 }
 
 impl Default for Unsettled {
@@ -283,6 +300,14 @@ impl Default for Unsettled {
             list_after_is_inclusive: false,
             uri_bytes_max: 8_000,
             feedback_is_read_only: true,
+            association_page: 500,
+            cms_after_is_offset: false,
+            cms_bounds_are_inclusive: false,
+            cms_delete_moves_updated: false,
+            cms_pages_say_archived_at: false,
+            cms_keeps_unknown_members: true,
+            cms_required: BTreeMap::new(),
+            hubdb_draft_can_be_deleted: false,
         }
     }
 }

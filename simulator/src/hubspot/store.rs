@@ -545,9 +545,15 @@ impl Kind {
                 }
             }
             Show::Named(names) => {
-                for property in *names {
-                    let value = self.value(record, *property, seen);
-                    put(&mut out, self.name_of(*property), value.as_deref());
+                for number in *names {
+                    let Some(property) = self.properties.get(usize::from(*number)) else { continue };
+                    let name = &property.definition.name;
+                    match property.system {
+                        // Written out once already: most of the work of a short answer.
+                        Some(System::Created) => put(&mut out, name, Some(&created)),
+                        Some(System::Modified) => put(&mut out, name, Some(&updated)),
+                        _ => put(&mut out, name, self.value(record, *number, seen).as_deref()),
+                    }
                 }
             }
         }

@@ -1,4 +1,5 @@
 mod changes;
+mod content;
 
 use super::*;
 use serde_json::{Value, json};
@@ -501,7 +502,15 @@ async fn the_http_door_answers_keeps_connections_and_cuts_them() {
             PortalSettings::TOKEN
         );
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let content = ask.replace("/crm/v3/objects/contacts", "/cms/v3/blogs/tags");
         for _ in 0..2 {
+            stream.write_all(content.as_bytes()).await.unwrap();
+            let mut bytes = vec![0; 4096];
+            let count = stream.read(&mut bytes).await.unwrap();
+            let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+            assert!(text.contains(r#""total":0"#), "{text}");
+            assert_eq!(text.matches("\r\ndate: ").count(), 1, "{text}");
+            assert!(text.contains("date: Thu, 01 Jan 2026 00:00:00 GMT"), "the account's clock: {text}");
             stream.write_all(ask.as_bytes()).await.unwrap();
             let mut bytes = vec![0; 4096];
             let count = stream.read(&mut bytes).await.unwrap();
@@ -523,5 +532,5 @@ async fn the_http_door_answers_keeps_connections_and_cuts_them() {
         never = serving => panic!("{never:?}"),
         () = client => {}
     }
-    assert_eq!(portal.lock().unwrap().counts().requests, 4);
+    assert_eq!(portal.lock().unwrap().counts().requests, 6);
 }
