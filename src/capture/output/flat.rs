@@ -321,9 +321,8 @@ pub(super) fn milliseconds(value: &Value) -> Option<i64> {
 
 fn epoch_milliseconds(value: &Value) -> Option<i64> {
     match value {
-        Value::String(text) if text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit()) => {
-            text.parse().ok()
-        }
+        // Only as numbers are commonly written: no zeros in front, no sign of nothing.
+        Value::String(text) => text.parse().ok().filter(|number: &i64| number.to_string() == *text),
         Value::Number(given) => given.as_i64(),
         _ => None,
     }

@@ -1,0 +1,4 @@
+//! Captures: what they write, as somebody who reads it sees it.
+
+pub(crate) mod opencdc;
+mod parquet;
