@@ -197,8 +197,8 @@ impl Columns {
         self.by_source.contains_key(source)
     }
 
-    /// All names, in the order of the columns.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    /// The names of all columns, ours too, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         LEADING.into_iter().chain(self.columns.iter().map(|column| column.name.as_str())).chain(TRAILING)
     }
 }

@@ -28,7 +28,7 @@ const CRM_MEMBERS: [&str; 6] = ["id", "properties", "createdAt", "updatedAt", "a
 const CMS_MEMBERS: [&str; 6] = ["id", "created", "updated", "createdAt", "updatedAt", "archived"];
 
 /// HubSpot's way to write a moment, always with milliseconds: `2026-01-02T03:04:05.678Z`.
-pub(super) fn timestamp(at: Timestamp) -> impl std::fmt::Display {
+pub(super) fn timestamp(at: Timestamp) -> String {
     format!("{at:.3}")
 }
 
@@ -198,7 +198,7 @@ fn write_text(text: Option<&str>, out: &mut Vec<u8>) {
 
 fn write_time(name: &str, at: Option<Timestamp>, out: &mut Vec<u8>) {
     write_name(name, out);
-    write_text(at.map(|at| timestamp(at).to_string()).as_deref(), out);
+    write_text(at.map(timestamp).as_deref(), out);
 }
 
 /// A number or a boolean as what it is, where nothing is lost by it; everything else as HubSpot wrote it.
