@@ -258,13 +258,17 @@ pub(super) fn number(text: &str) -> Option<Double> {
     }
     let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
     let is_whole = exponent.is_none() && fraction.is_none_or(|fraction| fraction.bytes().all(|byte| byte == b'0'));
-    let all: String = whole.chars().chain(fraction.unwrap_or_default().chars()).collect();
-    let significant = all.trim_matches('0');
-    let small_whole = is_whole && whole.parse::<u64>().is_ok_and(|number| number <= WHOLE_EXACT_MAX);
-    let exact = small_whole
-        || (significant.len() <= DIGITS_EXACT && (significant.is_empty() || value.is_normal()))
-        // More digits: where the shortest text of the double has the same ones. A computed 0.30000000000000004 does.
-        || shortest_digits(value) == significant && value.is_normal();
+    let digits = || whole.bytes().chain(fraction.unwrap_or_default().bytes());
+    let exact = if exponent.is_none() && digits().count() <= DIGITS_EXACT {
+        true
+    } else {
+        let all: String = digits().map(char::from).collect();
+        let significant = all.trim_matches('0');
+        is_whole && whole.parse::<u64>().is_ok_and(|number| number <= WHOLE_EXACT_MAX)
+            || significant.is_empty()
+            // With more digits, where the shortest text of the double has the same ones: a computed 0.30000000000000004 does.
+            || value.is_normal() && (significant.len() <= DIGITS_EXACT || shortest_digits(value) == significant)
+    };
     Some(Double { value, exact, whole: is_whole })
 }
 
