@@ -65,7 +65,7 @@ pub struct Hints<'a> {
 
 /// Tells from `sample`, the beginning of the decompressed file (64 KiB do well), how the file is written.
 /// `whole_file` says that nothing follows the sample. `settings` win over what would be detected, with two exceptions
-/// that leave no doubt: a byte order mark, and a file that is recognised as one of our reject files.
+/// that leave no doubt: a byte order mark, and a file that is recognised as one of ours, see [`RejectColumns`].
 ///
 /// # Errors
 ///
@@ -95,8 +95,10 @@ pub fn detect(sample: &[u8], whole_file: bool, settings: &CsvSettings, hints: &H
     }
     let looks: Vec<Look> =
         DELIMITERS.iter().map(|&delimiter| look(sample, whole_file, Dialect { delimiter, ..base.clone() })).collect();
-    if let Some(ours) = looks.iter().find(|look| RejectColumns::detect(&look.first).is_some()) {
-        return within_columns_max(Dialect { header: true, rejects: true, ..ours.dialect.clone() }, ours.first.len());
+    let ours = looks.iter().find_map(|look| Some((look, RejectColumns::detect(&look.first)?)));
+    if let Some((look, columns)) = ours {
+        let dialect = Dialect { header: true, rejects: columns.are_rejects(), ..look.dialect.clone() };
+        return within_columns_max(dialect, look.first.len());
     }
     let looks = match settings.delimiter {
         Some(delimiter) => vec![look(sample, whole_file, Dialect { delimiter, ..base })],

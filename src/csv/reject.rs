@@ -6,13 +6,21 @@
 //! it is the row is still too long, so it is rejected again rather than imported shifted.
 //!
 //! A cell that a spreadsheet would run as a formula gets a `'` in front. Only files that [`RejectColumns`] recognises
-//! are read with that `'` taken off again, so a `'` of the user's own survives any number of rounds.
+//! are read with that `'` taken off again, so a `'` of the user's own survives any number of rounds. The CSV files of a capture are
+//! guarded in the same way and recognised by their columns too.
 
 use super::Cells;
 use crate::record::Reject;
 
 /// The columns that are added, in their order.
 pub const REJECT_COLUMNS: [&str; 4] = ["_line", "_code", "_reason", "_hint"];
+
+/// The columns with which the rows of a capture begin, in their order.
+pub const CAPTURE_LEADING: [&str; 8] =
+    ["_operation", "_id", "_created_at", "_updated_at", "_archived", "_read_at", "_change", "_merged_into"];
+
+/// The columns with which they end.
+pub const CAPTURE_TRAILING: [&str; 2] = ["_associations", "_more"];
 
 /// Put before a cell that a spreadsheet would run.
 const GUARD: char = '\'';
@@ -121,34 +129,47 @@ fn unguard(cell: &str) -> &str {
     }
 }
 
-/// Recognises a reject file that was dropped back, and gives its rows as they were.
+/// Recognises a file of ours that was dropped back, a reject file or a capture's, and gives its rows as they were.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectColumns {
-    /// Index of `_line`; the other three follow it.
+    /// Index of `_line`; the other three follow it. Of a capture's file: the number of its columns.
     first: usize,
+    /// How many columns are taken away: the four; none of a capture's file, where they are data.
+    count: usize,
     /// Cells of the header, blank ones at its end included.
     header: usize,
 }
 
 impl RejectColumns {
-    /// Whether this is the header of a reject file: it ends with our four columns. Blank cells after them are what a
-    /// spreadsheet makes of surplus cells.
+    /// Whether this is the header of a reject file, which ends with our four columns, or of a capture's, which begins and ends
+    /// with its own. Blank cells after them are what a spreadsheet makes of surplus cells.
     pub fn detect(header: &Cells) -> Option<Self> {
         let mut named = header.len();
         while named > 0 && header.get(named - 1).is_some_and(|cell| cell.trim().is_empty()) {
             named -= 1;
         }
-        let first = named.checked_sub(REJECT_COLUMNS.len())?;
-        let ours = REJECT_COLUMNS
-            .iter()
-            .enumerate()
-            .all(|(at, name)| header.get(first + at).is_some_and(|cell| cell.trim() == *name));
-        ours.then_some(Self { first, header: header.len() })
+        let stand_at = |first: usize, names: &[&str]| {
+            names.iter().enumerate().all(|(at, name)| header.get(first + at).is_some_and(|cell| cell.trim() == *name))
+        };
+        if let Some(first) = named.checked_sub(REJECT_COLUMNS.len())
+            && stand_at(first, &REJECT_COLUMNS)
+        {
+            return Some(Self { first, count: REJECT_COLUMNS.len(), header: header.len() });
+        }
+        let last = named.checked_sub(CAPTURE_TRAILING.len())?;
+        let capture =
+            last >= CAPTURE_LEADING.len() && stand_at(0, &CAPTURE_LEADING) && stand_at(last, &CAPTURE_TRAILING);
+        capture.then_some(Self { first: named, count: 0, header: header.len() })
+    }
+
+    /// Whether rows that were rejected are in the file.
+    pub fn are_rejects(&self) -> bool {
+        self.count > 0
     }
 
     /// The indices of the columns that are not data.
     pub fn indices(&self) -> std::ops::Range<usize> {
-        self.first..self.first + REJECT_COLUMNS.len()
+        self.first..self.first + self.count
     }
 
     /// How many columns the original file had.

@@ -93,3 +93,20 @@ proptest! {
         prop_assert_eq!(back, rows.iter().map(|row| row.iter().collect::<Cells>()).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn the_file_of_a_capture_is_recognised_and_keeps_all_its_columns() {
+    let header: Cells = CAPTURE_LEADING.into_iter().chain(["note"]).chain(CAPTURE_TRAILING).collect();
+    let found = RejectColumns::detect(&header).unwrap();
+    assert!(!found.are_rejects() && found.indices().is_empty());
+    assert_eq!(found.strip(&header), header);
+    let row: Cells = ["update", "1", "", "", "false", "", "", "", "'=1+1", "", "{}"].iter().collect();
+    assert_eq!(found.strip(&row).get(8), Some("=1+1"));
+    // Rejects of it are rejects, and what is left is not stripped a second time.
+    let rejects: Cells = header.iter().chain(REJECT_COLUMNS).collect();
+    assert_eq!(RejectColumns::detect(&rejects).unwrap().indices(), 11..15);
+    let without_more: Cells = CAPTURE_LEADING.into_iter().chain(["note", "_associations"]).collect();
+    assert_eq!(RejectColumns::detect(&without_more), None);
+    let short: Cells = CAPTURE_TRAILING.into_iter().collect();
+    assert_eq!(RejectColumns::detect(&short), None);
+}

@@ -1,6 +1,9 @@
 //! Whole captures in virtual time: what lies in S3 afterwards is what HubSpot has.
 
 mod basics;
+mod csv;
+pub(crate) mod opencdc;
+mod parquet;
 mod world;
 
 use std::{

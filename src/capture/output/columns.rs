@@ -4,14 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use xxhash_rust::xxh3::Xxh3;
 
+/// The columns before the record's own, and those after them: its associations, and whatever no column holds, each as JSON text.
+pub use crate::csv::reject::{CAPTURE_LEADING as LEADING, CAPTURE_TRAILING as TRAILING};
 use crate::hubspot::model::PropertyDefinition;
-
-/// The columns before the record's own, in their order.
-pub const LEADING: [&str; 8] =
-    ["_operation", "_id", "_created_at", "_updated_at", "_archived", "_read_at", "_change", "_merged_into"];
-
-/// The columns after the record's own: its associations, and whatever no column holds, each as JSON text.
-pub const TRAILING: [&str; 2] = ["_associations", "_more"];
 
 /// Changes when rows come to be written otherwise for the same columns, so that files of the two ways are kept apart.
 const LAYOUT_VERSION: u8 = 1;
@@ -202,8 +197,8 @@ impl Columns {
         self.by_source.contains_key(source)
     }
 
-    /// All names, in the order of the columns.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    /// The names of all columns, ours too, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         LEADING.into_iter().chain(self.columns.iter().map(|column| column.name.as_str())).chain(TRAILING)
     }
 }

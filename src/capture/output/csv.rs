@@ -5,6 +5,8 @@
 
 use std::mem;
 
+use jiff::Timestamp;
+
 use super::{
     super::change::Change,
     columns::Columns,
@@ -27,7 +29,7 @@ pub(super) fn write_row(columns: &Columns, change: &Change, out: &mut Vec<u8>) -
     let row = Row::new(columns, change);
     let associations = row.associations().map(serde_json::to_string).transpose().map_err(failed)?;
     let more = row.more(|_, _| false).as_ref().map(serde_json::to_string).transpose().map_err(failed)?;
-    let time = |at: Option<jiff::Timestamp>| at.map(|at| timestamp(at).to_string()).unwrap_or_default();
+    let time = |at: Option<Timestamp>| at.map(timestamp).unwrap_or_default();
     let mut line = Line::after(mem::take(out));
     line.plain(change.operation.as_str());
     line.original(&change.id);

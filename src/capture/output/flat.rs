@@ -28,7 +28,7 @@ const CRM_MEMBERS: [&str; 6] = ["id", "properties", "createdAt", "updatedAt", "a
 const CMS_MEMBERS: [&str; 6] = ["id", "created", "updated", "createdAt", "updatedAt", "archived"];
 
 /// HubSpot's way to write a moment, always with milliseconds: `2026-01-02T03:04:05.678Z`.
-pub(super) fn timestamp(at: Timestamp) -> impl std::fmt::Display {
+pub(super) fn timestamp(at: Timestamp) -> String {
     format!("{at:.3}")
 }
 
@@ -198,7 +198,7 @@ fn write_text(text: Option<&str>, out: &mut Vec<u8>) {
 
 fn write_time(name: &str, at: Option<Timestamp>, out: &mut Vec<u8>) {
     write_name(name, out);
-    write_text(at.map(|at| timestamp(at).to_string()).as_deref(), out);
+    write_text(at.map(timestamp).as_deref(), out);
 }
 
 /// A number or a boolean as what it is, where nothing is lost by it; everything else as HubSpot wrote it.
@@ -258,13 +258,17 @@ pub(super) fn number(text: &str) -> Option<Double> {
     }
     let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
     let is_whole = exponent.is_none() && fraction.is_none_or(|fraction| fraction.bytes().all(|byte| byte == b'0'));
-    let all: String = whole.chars().chain(fraction.unwrap_or_default().chars()).collect();
-    let significant = all.trim_matches('0');
-    let small_whole = is_whole && whole.parse::<u64>().is_ok_and(|number| number <= WHOLE_EXACT_MAX);
-    let exact = small_whole
-        || (significant.len() <= DIGITS_EXACT && (significant.is_empty() || value.is_normal()))
-        // More digits: where the shortest text of the double has the same ones. A computed 0.30000000000000004 does.
-        || shortest_digits(value) == significant && value.is_normal();
+    let digits = || whole.bytes().chain(fraction.unwrap_or_default().bytes());
+    let exact = if exponent.is_none() && digits().count() <= DIGITS_EXACT {
+        true
+    } else {
+        let all: String = digits().map(char::from).collect();
+        let significant = all.trim_matches('0');
+        is_whole && whole.parse::<u64>().is_ok_and(|number| number <= WHOLE_EXACT_MAX)
+            || significant.is_empty()
+            // With more digits, where the shortest text of the double has the same ones: a computed 0.30000000000000004 does.
+            || value.is_normal() && (significant.len() <= DIGITS_EXACT || shortest_digits(value) == significant)
+    };
     Some(Double { value, exact, whole: is_whole })
 }
 
@@ -321,9 +325,8 @@ pub(super) fn milliseconds(value: &Value) -> Option<i64> {
 
 fn epoch_milliseconds(value: &Value) -> Option<i64> {
     match value {
-        Value::String(text) if text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit()) => {
-            text.parse().ok()
-        }
+        // Only as numbers are commonly written: no zeros in front, no sign of nothing.
+        Value::String(text) => text.parse().ok().filter(|number: &i64| number.to_string() == *text),
         Value::Number(given) => given.as_i64(),
         _ => None,
     }
