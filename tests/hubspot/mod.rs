@@ -4,7 +4,10 @@
 
 mod adopt;
 mod associations;
+mod fake;
 mod read;
+mod records;
+mod scan;
 mod search;
 
 use std::rc::Rc;
