@@ -84,12 +84,13 @@ impl Fake {
             if filter["propertyName"] != "hs_object_id" {
                 continue;
             }
-            let value: u64 = filter["value"].as_str().unwrap().parse().unwrap();
-            ids.retain(|id| match filter["operator"].as_str().unwrap() {
-                "GT" => (self.filter)(*id, value).is_gt(),
-                "EQ" => *id == value,
+            let value = || filter["value"].as_str().unwrap().parse().unwrap();
+            match filter["operator"].as_str().unwrap() {
+                "GT" => ids.retain(|id| (self.filter)(*id, value()).is_gt()),
+                "EQ" => ids.retain(|id| *id == value()),
+                "IN" => ids.retain(|id| filter["values"].as_array().unwrap().contains(&json!(id.to_string()))),
                 other => panic!("{other}"),
-            });
+            }
         }
         ids.sort_by(|left, right| (self.sort)(*left, *right));
         if body["sorts"][0]["direction"] == "DESCENDING" {
@@ -113,14 +114,8 @@ impl Fake {
         let ids = self.ids.borrow();
         let broken = matches!(self.cursors, Cursors::LastIdUntil(calls) if self.calls.get() > calls);
         if self.cursors == Cursors::Opaque || broken {
-            let at = match after {
-                None => 0,
-                Some(after) => match after.strip_prefix("at-").and_then(|at| at.parse::<usize>().ok()) {
-                    Some(at) => at,
-                    // A cursor of before: from the start.
-                    None => 0,
-                },
-            };
+            // A cursor of before leads to the start.
+            let at: usize = after.and_then(|after| after.strip_prefix("at-")?.parse().ok()).unwrap_or_default();
             let page: Vec<Value> = ids.iter().rev().skip(at).take(limit).map(|id| Self::record(*id)).collect();
             let next =
                 (at + page.len() < ids.len()).then(|| json!({"next": {"after": format!("at-{}", at + page.len())}}));

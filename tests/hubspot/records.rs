@@ -101,6 +101,12 @@ async fn ids_are_followed_in_the_order_of_the_server_and_two_orders_at_once_are_
         let error = run(sort, filter).await.unwrap_err();
         assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, codes::HUBSPOT_ANSWER_UNREADABLE));
     }
+    // Each page is in both orders, and the pages behind the first would be missing.
+    let mut fake = Fake::new(&world, (999_999_601..=1_000_000_000).chain(1_000_000_001..1_000_000_300).collect());
+    fake.filter = text;
+    let account = fake::account(&world, Rc::new(fake));
+    let found = all_changed(&account, &crm("contacts"), Timestamp::UNIX_EPOCH, Timestamp::MAX).await;
+    assert_eq!(found.unwrap_err().kind(), ErrorKind::Corrupt);
     fn scrambled(left: u64, right: u64) -> std::cmp::Ordering {
         (left % 97).cmp(&(right % 97))
     }
@@ -123,6 +129,32 @@ async fn a_search_that_counts_records_and_shows_none_is_asked_again_and_never_th
     assert_eq!(account.largest_id(&object("contacts"), Deadline::NONE).await.unwrap(), None);
     fake.hides.set(0);
     assert_eq!(account.largest_id(&object("contacts"), Deadline::NONE).await.unwrap(), Some(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_behind_the_last_id_while_the_end_is_looked_at_is_shown_too() {
+    let world = fake::world();
+    let fake = Rc::new(Fake::new(&world, (1..=300).collect()));
+    let account = fake::account(&world, fake.clone());
+    let changed = async |after| {
+        account
+            .changed(&crm("contacts"), Timestamp::UNIX_EPOCH, Timestamp::MAX, Some(after), Deadline::NONE)
+            .await
+            .unwrap()
+    };
+    let late = async {
+        // During the search that looks for the end.
+        world.clock.sleep(fake.latency * 3 / 2).await;
+        fake.ids.borrow_mut().push(301);
+    };
+    let (page, ()) = tokio::join!(changed("200"), late);
+    assert_eq!((page.ids.len(), page.is_last), (100, false));
+    let page = changed("300").await;
+    assert_eq!((page.ids.len(), page.is_last), (1, true));
+    // The last one has left the window: the one before it is the end.
+    fake.ids.borrow_mut().retain(|id| *id != 301);
+    let page = changed("301").await;
+    assert_eq!((page.ids.len(), page.is_last), (0, true));
 }
 
 #[tokio::test(start_paused = true)]

@@ -401,10 +401,10 @@ mod tests {
                 calls += 1;
                 prop_assert!(calls < 60_000, "no end: {plan:?}");
                 let choice = choices[calls % choices.len()].rotate_left(u32::try_from(calls / choices.len() % 32).unwrap()) as usize;
-                if calls == 4 || restarted > 0 && calls % 50 == 0 {
+                if calls == 4 || restarted > 0 && calls.is_multiple_of(50) {
                     plan.divide(at * hint_percent / 100);
                 }
-                if restarts && restarted < 6 && choice % 97 == 0 {
+                if restarts && restarted < 6 && choice.is_multiple_of(97) {
                     restarted += 1;
                     let saved = serde_json::to_string(&ranges.compact()).unwrap();
                     ranges = serde_json::from_str(&saved).unwrap();
@@ -418,7 +418,7 @@ mod tests {
                 }
                 prop_assert!(plan.work.len() <= RANGES_MAX.max(SPANS_MAX + 1));
                 // The caller saves what it took, in any order, when it likes.
-                if choice % 3 == 0 && !taken.is_empty() {
+                if choice.is_multiple_of(3) && !taken.is_empty() {
                     let span = taken.swap_remove(choice % taken.len());
                     ranges.cover(span);
                 }
