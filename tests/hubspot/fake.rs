@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hubferry::{
     clock::{Clock, Rng, VirtualClock},
-    http::{HttpError, HttpService, rate_limit::LocalBudget},
+    http::{HttpError, HttpService, Sent, rate_limit::LocalBudget},
     hubspot::account::{Account, AccountParts},
     secrets::MemorySecrets,
 };
@@ -151,7 +151,7 @@ impl HttpService for Fake {
 }
 
 /// An account behind which this is.
-pub(super) fn account(world: &World, fake: Rc<Fake>) -> Rc<Account> {
+pub(super) fn account(world: &World, fake: Rc<dyn HttpService>) -> Rc<Account> {
     let secrets = MemorySecrets::new();
     secrets.insert("s", &json!({ "access_token": "pat-na1-1" }).to_string());
     let mut settings = world.config.hubspot["default"].clone();
@@ -165,6 +165,27 @@ pub(super) fn account(world: &World, fake: Rc<Fake>) -> Rc<Account> {
         secrets: Rc::new(secrets),
         budget: Rc::new(LocalBudget::default()),
     }))
+}
+
+/// Answers with what a function says: the status (0: the connection breaks after the request was sent) and the body.
+pub(super) struct Scripted<F> {
+    pub(super) answer: F,
+    /// Method, path with query, and body of each request.
+    pub(super) seen: RefCell<Vec<String>>,
+}
+
+#[async_trait(?Send)]
+impl<F: Fn(usize, &str) -> (u16, String)> HttpService for Scripted<F> {
+    async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let address = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+        let told = format!("{} {address} {}", request.method(), String::from_utf8_lossy(request.body()));
+        self.seen.borrow_mut().push(told.trim_end().to_owned());
+        let count = self.seen.borrow().len();
+        match (self.answer)(count, &told) {
+            (0, _) => Err(HttpError { sent: Sent::Maybe, message: "connection reset".to_owned() }),
+            (status, body) => Ok(Response::builder().status(status).body(Bytes::from(body)).unwrap()),
+        }
+    }
 }
 
 /// A world whose portal is not used.

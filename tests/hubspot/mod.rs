@@ -4,6 +4,7 @@
 
 mod adopt;
 mod associations;
+mod cms;
 mod fake;
 mod read;
 mod records;

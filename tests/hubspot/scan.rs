@@ -210,34 +210,3 @@ async fn few_records_and_none_cost_a_few_calls_and_an_error_ends_the_scan() {
     assert!(scan.next().await.is_err());
     assert_eq!(scan.state(), ScanState::New);
 }
-
-#[tokio::test(start_paused = true)]
-#[ignore = "figures"]
-async fn figures() {
-    let shapes: Vec<(&str, Vec<u64>)> = vec![
-        ("old account, 14.4k", old_account()),
-        ("dense 100k", (0..100_000).map(|n| 171_000_000_000 + n).collect()),
-        ("even gaps 100k", (0..100_000).map(|n| 171_000_000_000 + n * 1_237).collect()),
-        ("clusters 100k", (0..100_000u64).map(|n| (n / 5_000 + 1).pow(9) * 10 + n % 5_000 * 3).collect()),
-    ];
-    for (name, ids) in shapes {
-        let ids: Vec<u64> = ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-        let world = fake::world();
-        let fake = Rc::new(Fake::new(&world, ids.clone()));
-        let account = fake::account(&world, fake.clone());
-        let started = world.clock.elapsed();
-        let mut seen = BTreeMap::new();
-        let mut scan = scan(&account, "contacts", &Wanted::default(), ScanState::New);
-        take_all(&mut scan, &mut seen).await.unwrap();
-        assert_eq!(once(&seen).len(), ids.len());
-        let took = (world.clock.elapsed() - started).as_secs_f64();
-        let calls = fake.calls.get();
-        eprintln!(
-            "{name}: {} ids, {} pages at best, {calls} calls, {took:.1} s, {:.0} records/s of 1900, most under way {}",
-            ids.len(),
-            ids.len().div_ceil(100),
-            ids.len() as f64 / took,
-            fake.most_under_way.get()
-        );
-    }
-}
