@@ -55,8 +55,8 @@ pub enum ScanState {
     Cursor {
         /// The next page's; `None` for the first.
         after: Option<String>,
-        /// The largest id so far.
-        last: u64,
+        /// Records so far.
+        listed: u64,
     },
     /// Everything was listed.
     Done,
@@ -87,7 +87,8 @@ impl ScanState {
 pub struct ScannedPage {
     /// Its records; not empty.
     pub records: Vec<RawRecord>,
-    /// The ids it stands for. Pages of one range follow on each other: `after` is the one before's `until`. By HubSpot's cursor, about so.
+    /// The ids it stands for; no other page stands for any of them. Pages of one range follow on each other: `after` is the one before's
+    /// `until`. By HubSpot's cursor, which has no order that is known, the places in the list instead (the 100th record: (99, 100]).
     pub covers: Span,
     /// For [`Scan::covered`], once the records are durable.
     pub token: Token,
@@ -142,7 +143,7 @@ enum Event {
 #[derive(Debug, Default)]
 struct Cursor {
     after: Option<String>,
-    last: u64,
+    listed: u64,
     busy: bool,
     ended: bool,
     /// The last page was asked for twice.
@@ -159,7 +160,7 @@ struct Cursor {
 struct CursorPage {
     number: u64,
     after: Option<String>,
-    last: u64,
+    listed: u64,
     covered: bool,
 }
 
@@ -175,6 +176,7 @@ pub struct Scan {
     /// What a call takes, in seconds.
     latency: Option<f64>,
     begun: bool,
+    divided: bool,
     failed: bool,
 }
 
@@ -191,6 +193,7 @@ impl Scan {
             ready: VecDeque::new(),
             latency: None,
             begun: false,
+            divided: false,
             failed: false,
         }
     }
@@ -212,12 +215,12 @@ impl Scan {
     fn cover(&mut self, place: Place) {
         match (place, &mut self.state) {
             (Place::Span(span), ScanState::Ids { open }) => open.cover(span),
-            (Place::Page(number), ScanState::Cursor { after, last }) => {
+            (Place::Page(number), ScanState::Cursor { after, listed }) => {
                 if let Some(page) = self.cursor.pages.iter_mut().find(|page| page.number == number) {
                     page.covered = true;
                 }
                 while let Some(page) = self.cursor.pages.pop_front_if(|page| page.covered) {
-                    *last = page.last;
+                    *listed = page.listed;
                     match page.after {
                         Some(next) => *after = Some(next),
                         None => {
@@ -255,6 +258,10 @@ impl Scan {
             self.begin().await?;
             self.begun = true;
         }
+        if !self.divided {
+            self.divide().await?;
+            self.divided = true;
+        }
         // Each round takes an answer, or ends.
         loop {
             self.fill();
@@ -280,10 +287,9 @@ impl Scan {
 
     async fn begin(&mut self) -> Result<()> {
         match &self.state {
-            ScanState::Done => return Ok(()),
-            ScanState::Cursor { after, last } => {
-                self.cursor = Cursor { after: after.clone(), last: *last, resumed: true, ..Cursor::default() };
-                return Ok(());
+            ScanState::Done => {}
+            ScanState::Cursor { after, listed } => {
+                self.cursor = Cursor { after: after.clone(), listed: *listed, resumed: true, ..Cursor::default() };
             }
             ScanState::Ids { open } => self.plan = Plan::of(open),
             ScanState::New => {
@@ -303,16 +309,27 @@ impl Scan {
                 }
             }
         }
-        if self.plan.endless().is_some() {
-            match self.reader.account.largest_id(&self.reader.object, self.reader.deadline).await {
-                Ok(Some(largest)) => self.plan.divide(largest),
-                Ok(None) => {}
-                // A type that cannot be searched can still be listed.
-                Err(error) if error.kind() == ErrorKind::Refused => {
-                    tracing::debug!(object = %self.reader.object, "no search: the list is not divided");
+        Ok(())
+    }
+
+    /// Gives the range without an end one, so that it can be listed side by side. A hint is all that is needed, and none is no error.
+    async fn divide(&mut self) -> Result<()> {
+        if self.plan.endless().is_none() {
+            return Ok(());
+        }
+        match self.reader.account.largest_id(&self.reader.object, self.reader.deadline).await {
+            Ok(Some(largest)) => self.plan.divide(largest),
+            Ok(None) => {}
+            Err(error) => match error.kind() {
+                // Not every type can be searched, and search may be down while lists are not.
+                ErrorKind::Refused | ErrorKind::NotFound | ErrorKind::Unknown => {
+                    tracing::debug!(object = %self.reader.object, %error, "the list is not divided");
                 }
-                Err(error) => return Err(error),
-            }
+                ErrorKind::Unavailable { .. } | ErrorKind::Throttled { .. } => {
+                    tracing::info!(object = %self.reader.object, %error, "the list is not divided");
+                }
+                _ => return Err(error),
+            },
         }
         Ok(())
     }
@@ -346,7 +363,7 @@ impl Scan {
         self.ready.clear();
         self.plan = Plan::default();
         self.cursor = Cursor::default();
-        self.state = ScanState::Cursor { after: None, last: 0 };
+        self.state = ScanState::Cursor { after: None, listed: 0 };
     }
 
     fn learn(&mut self, took: Duration) {
@@ -428,15 +445,14 @@ impl Scan {
         if cursor.empty > EMPTY_PAGES_MAX {
             return Err(unreadable("the pages are empty and do not end"));
         }
-        let before = cursor.last;
-        cursor.last = page.records.iter().filter_map(|record| record.id.parse().ok()).fold(before, u64::max);
+        let before = cursor.listed;
+        cursor.listed = before.saturating_add(u64::try_from(page.records.len()).unwrap_or(u64::MAX));
         cursor.ended = page.after.is_none();
         cursor.after.clone_from(&page.after);
-        let number = cursor.next;
+        let (number, listed) = (cursor.next, cursor.listed);
         cursor.next += 1;
-        cursor.pages.push_back(CursorPage { number, after: page.after, last: cursor.last, covered: false });
-        let until = (!cursor.ended).then_some(cursor.last);
-        self.records(Place::Page(number), Span { after: before, until }, page.records);
+        cursor.pages.push_back(CursorPage { number, after: page.after, listed, covered: false });
+        self.records(Place::Page(number), Span { after: before, until: Some(listed) }, page.records);
         Ok(())
     }
 
