@@ -123,6 +123,29 @@ impl Reader {
         self.account.list_records_timed(&self.object, &self.listed, after, self.deadline).await
     }
 
+    /// Whether a list's cursor is the last id of the page: ids ascend, the next page is asked for by the last of them, and a page asked for
+    /// by one from the middle begins with the one behind it.
+    async fn proven(&self, page: &RecordPage) -> Result<bool> {
+        let Some(ids) = ids_in_order(page, 0).filter(|_| page.after.is_some()) else { return Ok(false) };
+        let wanted = Wanted::ids(self.wanted.archived);
+        for probe in 0..PROBES_MAX.min(ids.len().saturating_sub(1)) {
+            let at = (ids.len().saturating_sub(2) / 2).saturating_sub(probe);
+            let (Some(middle), Some(behind)) = (ids.get(at), ids.get(at + 1)) else { return Ok(false) };
+            let after = middle.to_string();
+            match self.account.list_records(&self.object, &wanted, Some(&after), self.deadline).await {
+                Ok(page) => match ids_in_order(&page, *middle) {
+                    Some(ids) if ids.first() == Some(behind) => return Ok(true),
+                    // The record behind may have come or gone meanwhile.
+                    Some(_) => {}
+                    None => return Ok(false),
+                },
+                Err(error) if error.kind() == ErrorKind::Refused => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
     /// The records themselves, in the order of the list. Those that are gone since are left out, and those that another record took over,
     /// which is listed in its own place.
     async fn read(&self, listed: Vec<RawRecord>) -> Result<Vec<RawRecord>> {
@@ -134,6 +157,10 @@ impl Reader {
 
 /// What a call under way becomes.
 enum Event {
+    /// The first page, and whether ranges can be listed.
+    First(Result<(RecordPage, Duration, bool)>),
+    /// About the largest id.
+    Largest(Result<Option<u64>>),
     Range(u64, Result<(RecordPage, Duration)>),
     Cursor(Result<(RecordPage, Duration)>),
     Read(Place, Span, Result<Vec<RawRecord>>),
@@ -176,7 +203,6 @@ pub struct Scan {
     /// What a call takes, in seconds.
     latency: Option<f64>,
     begun: bool,
-    divided: bool,
     failed: bool,
 }
 
@@ -193,7 +219,6 @@ impl Scan {
             ready: VecDeque::new(),
             latency: None,
             begun: false,
-            divided: false,
             failed: false,
         }
     }
@@ -255,12 +280,8 @@ impl Scan {
 
     async fn advance(&mut self) -> Result<Option<ScannedPage>> {
         if !self.begun {
-            self.begin().await?;
             self.begun = true;
-        }
-        if !self.divided {
-            self.divide().await?;
-            self.divided = true;
+            self.begin();
         }
         // Each round takes an answer, or ends.
         loop {
@@ -274,6 +295,12 @@ impl Scan {
                     let message = format!("listing {}: a range is listed by nobody", self.reader.object);
                     return Err(Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, message));
                 }
+                Some(Event::First(first)) => {
+                    let (page, took, proven) = first?;
+                    self.learn(took);
+                    self.first_listed(page, took, proven)?;
+                }
+                Some(Event::Largest(largest)) => self.divide(largest)?,
                 Some(Event::Range(range, page)) => {
                     let (page, took) = page?;
                     self.learn(took);
@@ -285,77 +312,73 @@ impl Scan {
         }
     }
 
-    async fn begin(&mut self) -> Result<()> {
+    fn begin(&mut self) {
         match &self.state {
             ScanState::Done => {}
             ScanState::Cursor { after, listed } => {
                 self.cursor = Cursor { after: after.clone(), listed: *listed, resumed: true, ..Cursor::default() };
             }
-            ScanState::Ids { open } => self.plan = Plan::of(open),
+            ScanState::Ids { open } => {
+                self.plan = Plan::of(open);
+                self.ask_for_largest();
+            }
             ScanState::New => {
-                let (page, took) = self.reader.list(None).await?;
-                self.learn(took);
-                if !self.proven(&page).await? {
-                    tracing::debug!(object = %self.reader.object, "the list is read page after page");
-                    self.take_to_cursor();
-                    self.cursor.busy = true;
-                    return self.cursor_listed(Ok((page, took)));
-                }
-                let open = Ranges::default();
-                self.plan = Plan::of(&open);
-                self.state = ScanState::Ids { open };
-                if let Some(ask) = self.plan.take() {
-                    self.range_listed(ask.range, page);
-                }
+                let reader = Rc::clone(&self.reader);
+                let first = async move {
+                    let (page, took) = reader.list(None).await?;
+                    let proven = reader.proven(&page).await?;
+                    Ok((page, took, proven))
+                };
+                self.under_way.push(Box::pin(async move { Event::First(first.await) }));
             }
         }
+    }
+
+    fn first_listed(&mut self, page: RecordPage, took: Duration, proven: bool) -> Result<()> {
+        if !proven {
+            tracing::debug!(object = %self.reader.object, "the list is read page after page");
+            self.take_to_cursor();
+            self.cursor.busy = true;
+            return self.cursor_listed(Ok((page, took)));
+        }
+        let open = Ranges::default();
+        self.plan = Plan::of(&open);
+        self.state = ScanState::Ids { open };
+        if let Some(ask) = self.plan.take() {
+            self.range_listed(ask.range, page);
+        }
+        self.ask_for_largest();
         Ok(())
     }
 
-    /// Gives the range without an end one, so that it can be listed side by side. A hint is all that is needed, and none is no error.
-    async fn divide(&mut self) -> Result<()> {
-        if self.plan.endless().is_none() {
-            return Ok(());
+    /// What it takes to give the range without an end one, so that it can be listed side by side.
+    fn ask_for_largest(&mut self) {
+        if self.plan.is_endless() {
+            let reader = Rc::clone(&self.reader);
+            self.under_way.push(Box::pin(async move {
+                Event::Largest(reader.account.largest_id(&reader.object, reader.deadline).await)
+            }));
         }
-        match self.reader.account.largest_id(&self.reader.object, self.reader.deadline).await {
+    }
+
+    /// A hint is all that is needed, and none is no error.
+    fn divide(&mut self, largest: Result<Option<u64>>) -> Result<()> {
+        match largest {
             Ok(Some(largest)) => self.plan.divide(largest),
             Ok(None) => {}
             Err(error) => match error.kind() {
                 // Not every type can be searched, and search may be down while lists are not.
-                ErrorKind::Refused | ErrorKind::NotFound | ErrorKind::Unknown => {
-                    tracing::debug!(object = %self.reader.object, %error, "the list is not divided");
-                }
-                ErrorKind::Unavailable { .. } | ErrorKind::Throttled { .. } => {
+                ErrorKind::Refused
+                | ErrorKind::NotFound
+                | ErrorKind::Unknown
+                | ErrorKind::Unavailable { .. }
+                | ErrorKind::Throttled { .. } => {
                     tracing::info!(object = %self.reader.object, %error, "the list is not divided");
                 }
                 _ => return Err(error),
             },
         }
         Ok(())
-    }
-
-    /// Whether a list's cursor is the last id of the page: ids ascend, the next page is asked for by the last of them, and a page asked for
-    /// by one from the middle begins with the one behind it.
-    async fn proven(&mut self, page: &RecordPage) -> Result<bool> {
-        let Some(ids) = ids_in_order(page, 0).filter(|_| page.after.is_some()) else { return Ok(false) };
-        for probe in 0..PROBES_MAX.min(ids.len().saturating_sub(1)) {
-            let at = (ids.len().saturating_sub(2) / 2).saturating_sub(probe);
-            let (Some(middle), Some(behind)) = (ids.get(at), ids.get(at + 1)) else { return Ok(false) };
-            let wanted = Wanted::ids(self.reader.wanted.archived);
-            let reader = &self.reader;
-            let after = middle.to_string();
-            match reader.account.list_records(&reader.object, &wanted, Some(&after), reader.deadline).await {
-                Ok(page) => match ids_in_order(&page, *middle) {
-                    Some(ids) if ids.first() == Some(behind) => return Ok(true),
-                    // The record behind may have come or gone meanwhile.
-                    Some(_) => {}
-                    None => return Ok(false),
-                },
-                Err(error) if error.kind() == ErrorKind::Refused => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(false)
     }
 
     fn take_to_cursor(&mut self) {

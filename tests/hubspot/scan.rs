@@ -141,8 +141,7 @@ async fn waiting_for_a_page_can_be_given_up_at_any_moment_without_losing_or_repe
             let page = tokio::select! {
                 biased;
                 page = scan.next() => page.unwrap(),
-                // The first steps depend on each other: given up early, they begin again.
-                () = world.clock.sleep(std::time::Duration::from_millis(if covers.is_empty() { 5_000 } else { patience })) => {
+                () = world.clock.sleep(std::time::Duration::from_millis(patience)) => {
                     given_up += 1;
                     continue;
                 }

@@ -192,14 +192,14 @@ impl Plan {
         self.work.is_empty()
     }
 
-    /// The cursor of the range that has no end yet, which cannot be divided.
-    pub(crate) fn endless(&self) -> Option<u64> {
-        self.work.iter().find(|work| work.until.is_none() && !work.busy).map(|work| work.after)
+    /// There is a range without an end, which cannot be halved.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.work.iter().any(|work| work.until.is_none())
     }
 
     /// Ids are believed to end near `largest`: a range without an end gets one there, and another one takes what is beyond.
     pub(crate) fn divide(&mut self, largest: u64) {
-        let endless = self.work.iter_mut().find(|work| work.until.is_none() && !work.busy && work.after < largest);
+        let endless = self.work.iter_mut().find(|work| work.until.is_none() && work.after < largest);
         if let Some(work) = endless.filter(|_| largest < u64::MAX) {
             work.until = Some(largest);
             self.push(largest, None, None);
