@@ -55,8 +55,8 @@ pub enum ScanState {
     Cursor {
         /// The next page's; `None` for the first.
         after: Option<String>,
-        /// The largest id so far.
-        last: u64,
+        /// Records so far.
+        listed: u64,
     },
     /// Everything was listed.
     Done,
@@ -87,7 +87,8 @@ impl ScanState {
 pub struct ScannedPage {
     /// Its records; not empty.
     pub records: Vec<RawRecord>,
-    /// The ids it stands for. Pages of one range follow on each other: `after` is the one before's `until`. By HubSpot's cursor, about so.
+    /// The ids it stands for; no other page stands for any of them. Pages of one range follow on each other: `after` is the one before's
+    /// `until`. By HubSpot's cursor, which has no order that is known, the places in the list instead (the 100th record: (99, 100]).
     pub covers: Span,
     /// For [`Scan::covered`], once the records are durable.
     pub token: Token,
@@ -122,6 +123,29 @@ impl Reader {
         self.account.list_records_timed(&self.object, &self.listed, after, self.deadline).await
     }
 
+    /// Whether a list's cursor is the last id of the page: ids ascend, the next page is asked for by the last of them, and a page asked for
+    /// by one from the middle begins with the one behind it.
+    async fn proven(&self, page: &RecordPage) -> Result<bool> {
+        let Some(ids) = ids_in_order(page, 0).filter(|_| page.after.is_some()) else { return Ok(false) };
+        let wanted = Wanted::ids(self.wanted.archived);
+        for probe in 0..PROBES_MAX.min(ids.len().saturating_sub(1)) {
+            let at = (ids.len().saturating_sub(2) / 2).saturating_sub(probe);
+            let (Some(middle), Some(behind)) = (ids.get(at), ids.get(at + 1)) else { return Ok(false) };
+            let after = middle.to_string();
+            match self.account.list_records(&self.object, &wanted, Some(&after), self.deadline).await {
+                Ok(page) => match ids_in_order(&page, *middle) {
+                    Some(ids) if ids.first() == Some(behind) => return Ok(true),
+                    // The record behind may have come or gone meanwhile.
+                    Some(_) => {}
+                    None => return Ok(false),
+                },
+                Err(error) if error.kind() == ErrorKind::Refused => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
     /// The records themselves, in the order of the list. Those that are gone since are left out, and those that another record took over,
     /// which is listed in its own place.
     async fn read(&self, listed: Vec<RawRecord>) -> Result<Vec<RawRecord>> {
@@ -133,6 +157,10 @@ impl Reader {
 
 /// What a call under way becomes.
 enum Event {
+    /// The first page, and whether ranges can be listed.
+    First(Result<(RecordPage, Duration, bool)>),
+    /// About the largest id.
+    Largest(Result<Option<u64>>),
     Range(u64, Result<(RecordPage, Duration)>),
     Cursor(Result<(RecordPage, Duration)>),
     Read(Place, Span, Result<Vec<RawRecord>>),
@@ -142,7 +170,7 @@ enum Event {
 #[derive(Debug, Default)]
 struct Cursor {
     after: Option<String>,
-    last: u64,
+    listed: u64,
     busy: bool,
     ended: bool,
     /// The last page was asked for twice.
@@ -159,7 +187,7 @@ struct Cursor {
 struct CursorPage {
     number: u64,
     after: Option<String>,
-    last: u64,
+    listed: u64,
     covered: bool,
 }
 
@@ -212,12 +240,12 @@ impl Scan {
     fn cover(&mut self, place: Place) {
         match (place, &mut self.state) {
             (Place::Span(span), ScanState::Ids { open }) => open.cover(span),
-            (Place::Page(number), ScanState::Cursor { after, last }) => {
+            (Place::Page(number), ScanState::Cursor { after, listed }) => {
                 if let Some(page) = self.cursor.pages.iter_mut().find(|page| page.number == number) {
                     page.covered = true;
                 }
                 while let Some(page) = self.cursor.pages.pop_front_if(|page| page.covered) {
-                    *last = page.last;
+                    *listed = page.listed;
                     match page.after {
                         Some(next) => *after = Some(next),
                         None => {
@@ -252,8 +280,8 @@ impl Scan {
 
     async fn advance(&mut self) -> Result<Option<ScannedPage>> {
         if !self.begun {
-            self.begin().await?;
             self.begun = true;
+            self.begin();
         }
         // Each round takes an answer, or ends.
         loop {
@@ -267,6 +295,12 @@ impl Scan {
                     let message = format!("listing {}: a range is listed by nobody", self.reader.object);
                     return Err(Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, message));
                 }
+                Some(Event::First(first)) => {
+                    let (page, took, proven) = first?;
+                    self.learn(took);
+                    self.first_listed(page, took, proven)?;
+                }
+                Some(Event::Largest(largest)) => self.divide(largest)?,
                 Some(Event::Range(range, page)) => {
                     let (page, took) = page?;
                     self.learn(took);
@@ -278,67 +312,73 @@ impl Scan {
         }
     }
 
-    async fn begin(&mut self) -> Result<()> {
+    fn begin(&mut self) {
         match &self.state {
-            ScanState::Done => return Ok(()),
-            ScanState::Cursor { after, last } => {
-                self.cursor = Cursor { after: after.clone(), last: *last, resumed: true, ..Cursor::default() };
-                return Ok(());
+            ScanState::Done => {}
+            ScanState::Cursor { after, listed } => {
+                self.cursor = Cursor { after: after.clone(), listed: *listed, resumed: true, ..Cursor::default() };
             }
-            ScanState::Ids { open } => self.plan = Plan::of(open),
+            ScanState::Ids { open } => {
+                self.plan = Plan::of(open);
+                self.ask_for_largest();
+            }
             ScanState::New => {
-                let (page, took) = self.reader.list(None).await?;
-                self.learn(took);
-                if !self.proven(&page).await? {
-                    tracing::debug!(object = %self.reader.object, "the list is read page after page");
-                    self.take_to_cursor();
-                    self.cursor.busy = true;
-                    return self.cursor_listed(Ok((page, took)));
-                }
-                let open = Ranges::default();
-                self.plan = Plan::of(&open);
-                self.state = ScanState::Ids { open };
-                if let Some(ask) = self.plan.take() {
-                    self.range_listed(ask.range, page);
-                }
+                let reader = Rc::clone(&self.reader);
+                let first = async move {
+                    let (page, took) = reader.list(None).await?;
+                    let proven = reader.proven(&page).await?;
+                    Ok((page, took, proven))
+                };
+                self.under_way.push(Box::pin(async move { Event::First(first.await) }));
             }
         }
-        if self.plan.endless().is_some() {
-            match self.reader.account.largest_id(&self.reader.object, self.reader.deadline).await {
-                Ok(Some(largest)) => self.plan.divide(largest),
-                Ok(None) => {}
-                // A type that cannot be searched can still be listed.
-                Err(error) if error.kind() == ErrorKind::Refused => {
-                    tracing::debug!(object = %self.reader.object, "no search: the list is not divided");
-                }
-                Err(error) => return Err(error),
-            }
+    }
+
+    fn first_listed(&mut self, page: RecordPage, took: Duration, proven: bool) -> Result<()> {
+        if !proven {
+            tracing::debug!(object = %self.reader.object, "the list is read page after page");
+            self.take_to_cursor();
+            self.cursor.busy = true;
+            return self.cursor_listed(Ok((page, took)));
         }
+        let open = Ranges::default();
+        self.plan = Plan::of(&open);
+        self.state = ScanState::Ids { open };
+        if let Some(ask) = self.plan.take() {
+            self.range_listed(ask.range, page);
+        }
+        self.ask_for_largest();
         Ok(())
     }
 
-    /// Whether a list's cursor is the last id of the page: ids ascend, the next page is asked for by the last of them, and a page asked for
-    /// by one from the middle begins with the one behind it.
-    async fn proven(&mut self, page: &RecordPage) -> Result<bool> {
-        let Some(ids) = ids_in_order(page, 0).filter(|_| page.after.is_some()) else { return Ok(false) };
-        for probe in 0..PROBES_MAX.min(ids.len().saturating_sub(1)) {
-            let at = (ids.len().saturating_sub(2) / 2).saturating_sub(probe);
-            let (Some(middle), Some(behind)) = (ids.get(at), ids.get(at + 1)) else { return Ok(false) };
-            let wanted = Wanted::ids(self.reader.wanted.archived);
-            let reader = &self.reader;
-            let after = middle.to_string();
-            match reader.account.list_records(&reader.object, &wanted, Some(&after), reader.deadline).await {
-                Ok(page) => match ids_in_order(&page, *middle) {
-                    Some(ids) if ids.first() == Some(behind) => return Ok(true),
-                    // The record behind may have come or gone meanwhile.
-                    Some(_) => {}
-                    None => return Ok(false),
-                },
-                Err(error) if error.kind() == ErrorKind::Refused => return Ok(false),
-                Err(error) => return Err(error),
-            }
+    /// What it takes to give the range without an end one, so that it can be listed side by side.
+    fn ask_for_largest(&mut self) {
+        if self.plan.is_endless() {
+            let reader = Rc::clone(&self.reader);
+            self.under_way.push(Box::pin(async move {
+                Event::Largest(reader.account.largest_id(&reader.object, reader.deadline).await)
+            }));
         }
-        Ok(false)
+    }
+
+    /// A hint is all that is needed, and none is no error.
+    fn divide(&mut self, largest: Result<Option<u64>>) -> Result<()> {
+        match largest {
+            Ok(Some(largest)) => self.plan.divide(largest),
+            Ok(None) => {}
+            Err(error) => match error.kind() {
+                // Not every type can be searched, and search may be down while lists are not.
+                ErrorKind::Refused
+                | ErrorKind::NotFound
+                | ErrorKind::Unknown
+                | ErrorKind::Unavailable { .. }
+                | ErrorKind::Throttled { .. } => {
+                    tracing::info!(object = %self.reader.object, %error, "the list is not divided");
+                }
+                _ => return Err(error),
+            },
+        }
+        Ok(())
     }
 
     fn take_to_cursor(&mut self) {
@@ -346,7 +386,7 @@ impl Scan {
         self.ready.clear();
         self.plan = Plan::default();
         self.cursor = Cursor::default();
-        self.state = ScanState::Cursor { after: None, last: 0 };
+        self.state = ScanState::Cursor { after: None, listed: 0 };
     }
 
     fn learn(&mut self, took: Duration) {
@@ -428,15 +468,14 @@ impl Scan {
         if cursor.empty > EMPTY_PAGES_MAX {
             return Err(unreadable("the pages are empty and do not end"));
         }
-        let before = cursor.last;
-        cursor.last = page.records.iter().filter_map(|record| record.id.parse().ok()).fold(before, u64::max);
+        let before = cursor.listed;
+        cursor.listed = before.saturating_add(u64::try_from(page.records.len()).unwrap_or(u64::MAX));
         cursor.ended = page.after.is_none();
         cursor.after.clone_from(&page.after);
-        let number = cursor.next;
+        let (number, listed) = (cursor.next, cursor.listed);
         cursor.next += 1;
-        cursor.pages.push_back(CursorPage { number, after: page.after, last: cursor.last, covered: false });
-        let until = (!cursor.ended).then_some(cursor.last);
-        self.records(Place::Page(number), Span { after: before, until }, page.records);
+        cursor.pages.push_back(CursorPage { number, after: page.after, listed, covered: false });
+        self.records(Place::Page(number), Span { after: before, until: Some(listed) }, page.records);
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -30,6 +31,9 @@ pub const PAIRS_MAX: usize = 1_000;
 
 /// Records of one call that reads associations.
 pub const READS_MAX: usize = 1_000;
+
+/// Calls of one read under way at once: at up to 500 ms a call they use the ten a second that every account has for associations.
+const READS_IN_FLIGHT: usize = 5;
 
 /// Calls of one read, beside two for each record. 500 associations a page and 10,000 a record make 20 pages.
 const READ_PAGES_MAX: usize = 200;
@@ -161,6 +165,9 @@ impl Account {
     }
 
     /// The associations that records of one type have with another. Records that have none are absent.
+    ///
+    /// Any number of records, [`READS_MAX`] a call, several calls at once; all that is told is held, so a sweep over very many asks for
+    /// some ten thousand at a time.
     pub async fn associations(
         &self,
         from: &ObjectType,
@@ -168,13 +175,27 @@ impl Account {
         ids: &BTreeSet<String>,
         deadline: Deadline,
     ) -> Result<Links> {
-        let mut links = Links::new();
         let all: Vec<Near> = ids.iter().map(|id| Near { id: id.clone(), after: None }).collect();
-        let mut stack: Vec<(Vec<Near>, u32)> = all.chunks(READS_MAX).map(|lot| (lot.to_vec(), 1)).collect();
+        let lots: Vec<Vec<Near>> = all.chunks(READS_MAX).map(<[Near]>::to_vec).collect();
+        let read = lots.into_iter().map(|lot| self.associations_of_lot(from, to, lot, deadline));
+        // No record is in two lots.
+        stream::iter(read).buffer_unordered(READS_IN_FLIGHT).try_concat().await
+    }
+
+    async fn associations_of_lot(
+        &self,
+        from: &ObjectType,
+        to: &ObjectType,
+        lot: Vec<Near>,
+        deadline: Deadline,
+    ) -> Result<Links> {
+        let mut links = Links::new();
+        let pages_max = READ_PAGES_MAX.saturating_add(lot.len() * 2);
+        let mut stack: Vec<(Vec<Near>, u32)> = if lot.is_empty() { Vec::new() } else { vec![(lot, 1)] };
         let mut pages = 0;
         while let Some((wanted, round)) = stack.pop() {
             pages += 1;
-            if round > ROUNDS_MAX || pages > READ_PAGES_MAX.saturating_add(ids.len() * 2) {
+            if round > ROUNDS_MAX || pages > pages_max {
                 let message =
                     format!("HubSpot does not tell all associations from {from} to {to}, after {pages} calls");
                 return Err(Error::new(ErrorKind::Unknown, codes::HUBSPOT_ANSWER_UNREADABLE, message));
@@ -304,13 +325,14 @@ impl Account {
 ///
 /// A record that has none is an error to HubSpot. Silence is not taken for "none": that would cost labels.
 fn take_links(wanted: &[Near], answer: LinksAnswer, links: &mut Links) -> (Vec<Near>, Vec<Near>) {
+    let ids: BTreeSet<&str> = wanted.iter().map(|one| one.id.as_str()).collect();
     let mut told = BTreeSet::new();
     let mut more = Vec::new();
     for result in answer.results {
         // A merged record answers with its present id, which only a call of its own makes plain.
         let near = match (result.from.get("id").and_then(text_of), wanted) {
             (_, [one]) => one.id.clone(),
-            (Some(id), _) if wanted.iter().any(|one| one.id == id) => id,
+            (Some(id), _) if ids.contains(id.as_str()) => id,
             _ => continue,
         };
         for link in &result.to {

@@ -7,6 +7,7 @@ pub mod account;
 pub mod adopt;
 pub mod associations;
 pub mod batch;
+pub mod cms;
 
 pub mod envelope;
 pub mod model;

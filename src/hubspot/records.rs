@@ -40,6 +40,9 @@ const READS_IN_FLIGHT: usize = 16;
 /// The property that every record's id stands in.
 pub(crate) const ID_PROPERTY: &str = "hs_object_id";
 
+/// What is wrong where filter and sort disagree.
+const COMPARED_OTHERWISE: &str = "are compared in another order than they are sorted in";
+
 /// The property that holds the ids a record took over.
 const MERGED_PROPERTY: &str = "hs_merged_object_ids";
 
@@ -347,18 +350,17 @@ impl Account {
         ];
         let mut filters = window.clone();
         filters.extend(after.map(|after| Filter::new(ID_PROPERTY, Operator::Gt, after)));
-        let mut rounds = 0;
-        loop {
-            rounds += 1;
+        let mut page = ChangedPage { is_last: true, ..ChangedPage::default() };
+        for round in 1.. {
             let answer = self.search_ids(resource, filters.clone(), SEARCH_PAGE, "ASCENDING", deadline).await?;
             if answer.results.is_empty() {
                 // What is empty is believed when it comes twice, and not at all while it says that there is something.
-                if rounds >= ROUNDS_MAX && answer.total > 0 {
+                if round >= ROUNDS_MAX && answer.total > 0 {
                     let message = format!("searching {object}: HubSpot counts {} and shows none", answer.total);
                     return Err(Error::new(ErrorKind::Unknown, codes::HUBSPOT_ANSWER_UNREADABLE, message));
                 }
-                if rounds > 1 && answer.total == 0 {
-                    return Ok(ChangedPage { ids: Vec::new(), total: 0, is_last: true });
+                if round > 1 && answer.total == 0 {
+                    break;
                 }
                 continue;
             }
@@ -367,20 +369,71 @@ impl Account {
             if let Some((first, second)) = telling {
                 // Sorted one way and compared another, ids beyond the last one would never be shown.
                 let pair =
-                    vec![Filter::new(ID_PROPERTY, Operator::Gt, second), Filter::new(ID_PROPERTY, Operator::Eq, first)];
-                let pair = window.iter().cloned().chain(pair).collect();
-                if self.search_ids(resource, pair, 1, "ASCENDING", deadline).await?.total > 0 {
-                    return Err(disorder(object, "are compared in another order than they are sorted in"));
+                    [Filter::new(ID_PROPERTY, Operator::Gt, second), Filter::new(ID_PROPERTY, Operator::Eq, first)];
+                if self.count_ids(resource, &window, &pair, deadline).await? > 0 {
+                    return Err(disorder(object, COMPARED_OTHERWISE));
                 }
             }
-            let is_last = Paging::after(answer.paging).is_none()
+            page.is_last = Paging::after(answer.paging).is_none()
                 && u64::try_from(answer.results.len()).unwrap_or(u64::MAX) >= answer.total;
+            page.total = answer.total;
             let ids = answer.results.into_iter().map(|found| {
                 let at = found.value(modified).and_then(moment).or(found.updated_at);
                 (found.id, at)
             });
-            return Ok(ChangedPage { ids: ids.collect(), total: answer.total, is_last });
+            page.ids = ids.collect();
+            break;
         }
+        let last = page.ids.last().map(|(id, _)| id.as_str()).or(after);
+        if let (true, Some(_), Some(last)) = (page.is_last, after, last) {
+            page.is_last = self.nothing_beyond(resource, &window, last, deadline).await?;
+        }
+        Ok(page)
+    }
+
+    /// Whether `last` is the end of a window that was asked for in pieces; `false` where something came behind it meanwhile.
+    ///
+    /// Ids of one length ascend alike as numbers and as text, so pages need not tell in which order they are compared: where that is not
+    /// the order they are sorted in, the next length would be missing without a sign.
+    async fn nothing_beyond(
+        &self,
+        resource: &CrmResource,
+        window: &[Filter],
+        last: &str,
+        deadline: Deadline,
+    ) -> Result<bool> {
+        let highest = self.search_ids(resource, window.to_vec(), 1, "DESCENDING", deadline).await?;
+        let Some(highest) = highest.results.into_iter().next().map(|found| found.id) else { return Ok(true) };
+        if by_number(&highest, last).is_le() && highest.as_str() <= last {
+            return Ok(true);
+        }
+        // `last` may have left the window: without it, how the two are sorted.
+        let both = vec![Filter::one_of(ID_PROPERTY, vec![last.to_owned(), highest.clone()])];
+        let both = self.search_ids(resource, both, 2, "ASCENDING", deadline).await?;
+        let sorted: Vec<&str> = both.results.iter().map(|found| &*found.id).collect();
+        if sorted != [last, highest.as_str()] {
+            return Ok(true);
+        }
+        let is_highest = Filter::new(ID_PROPERTY, Operator::Eq, highest.as_str());
+        let beyond = [Filter::new(ID_PROPERTY, Operator::Gt, last), is_highest.clone()];
+        if self.count_ids(resource, window, &beyond, deadline).await? > 0 {
+            return Ok(false);
+        }
+        if self.count_ids(resource, window, &[is_highest], deadline).await? > 0 {
+            return Err(disorder(&resource.object, COMPARED_OTHERWISE));
+        }
+        Ok(true)
+    }
+
+    async fn count_ids(
+        &self,
+        resource: &CrmResource,
+        window: &[Filter],
+        more: &[Filter],
+        deadline: Deadline,
+    ) -> Result<u64> {
+        let filters = window.iter().chain(more).cloned().collect();
+        Ok(self.search_ids(resource, filters, 1, "ASCENDING", deadline).await?.total)
     }
 
     /// About the largest id of a type, as the index shows it: a hint to divide work by. `None` where there is none, or it is no number.
@@ -471,7 +524,8 @@ mod tests {
 
     #[test]
     fn ids_ascend_as_numbers_or_as_text_and_a_telling_pair_is_found() {
-        let table: [(&[&str], Result<Option<(&str, &str)>, ()>); 9] = [
+        type Told<'a> = Result<Option<(&'a str, &'a str)>, ()>;
+        let table: [(&[&str], Told<'_>); 9] = [
             (&[], Ok(None)),
             (&["5"], Ok(None)),
             (&["10", "11", "12"], Ok(None)),

@@ -290,10 +290,14 @@ fn snake_case(name: &str) -> String {
 
 fn unknown(name: &str) -> Error {
     let names = Resource::names();
-    let near = nearest(name, names.iter().map(String::as_str), NEAREST_TOLD);
+    let full = if name.contains('.') { name.to_owned() } else { format!("crm.{name}") };
+    let near = nearest(&full, names.iter().map(String::as_str), NEAREST_TOLD);
     let shown: String = name.chars().take(60).collect();
     let message = if near.is_empty() {
-        format!("`{shown}` is no resource; content resources are: {}", CMS.map(|content| content.collection).join(", "))
+        let content = CMS.map(|content| content.collection).join(", ");
+        format!(
+            "`{shown}` is no resource: an object type is letters, digits, `_` and `-`, and content is one of {content}"
+        )
     } else {
         format!("`{shown}` is no resource; near it: {}", near.join(", "))
     };

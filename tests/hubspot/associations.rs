@@ -4,7 +4,7 @@ use hubferry::{
     ErrorKind,
     clock::Deadline,
     codes,
-    hubspot::associations::{AssociationType, PairVerdict},
+    hubspot::associations::{AssociationType, Links, PairVerdict},
 };
 use hubferry_simulator::hubspot::{Fault, What};
 
@@ -142,6 +142,30 @@ async fn a_pair_and_its_mirror_between_two_types_are_two_pairs() {
     let verdicts =
         account.associate(&object("contacts"), &object("companies"), None, &pairs, Deadline::NONE).await.unwrap();
     assert!(matches!(verdicts.as_slice(), [PairVerdict::Made, PairVerdict::Refused(_)]), "{verdicts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_over_many_records_tells_all_associations_through_every_fault_and_keeps_calls_under_way() {
+    let world = portal(true, 9);
+    let account = account(&world);
+    let company = seed(&world, "companies", &[("domain", "c.io")]);
+    let ids: BTreeSet<String> = (0..6_000).map(|n| seed(&world, "contacts", &[("lastname", &n.to_string())])).collect();
+    let (from, to) = (object("contacts"), object("companies"));
+    let pairs: Vec<(String, String)> = ids.iter().step_by(2).map(|id| (id.clone(), company.clone())).collect();
+    account.associate(&from, &to, None, &pairs, Deadline::NONE).await.unwrap();
+    let linked = |links: Links| {
+        assert!(links.values().all(|ends| ends.len() == 1 && ends.contains_key(&company)));
+        links.into_keys().collect::<BTreeSet<String>>()
+    };
+    let expected: BTreeSet<String> = pairs.into_iter().map(|(near, _)| near).collect();
+    assert_eq!(linked(account.associations(&from, &to, &ids, Deadline::NONE).await.unwrap()), expected);
+    world.portal.borrow_mut().clear_faults();
+    world.portal.borrow_mut().configure(|settings| settings.latency.fixed_ms = 1_000);
+    let (before, started) = (calls(&world, "companies/batch/read"), world.clock.elapsed());
+    assert_eq!(linked(account.associations(&from, &to, &ids, Deadline::NONE).await.unwrap()), expected);
+    // One after the other they would take six seconds.
+    let took = world.clock.elapsed() - started;
+    assert!(calls(&world, "companies/batch/read") - before == 6 && took.as_secs() < 4, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

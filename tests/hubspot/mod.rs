@@ -4,7 +4,11 @@
 
 mod adopt;
 mod associations;
+mod cms;
+mod fake;
 mod read;
+mod records;
+mod scan;
 mod search;
 
 use std::rc::Rc;

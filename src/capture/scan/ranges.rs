@@ -15,6 +15,9 @@ pub const SPANS_MAX: usize = 64;
 /// A range is halved only while it holds about this many pages: each half is then worth more than the call that finds its end.
 const SPLIT_PAGES_MIN: u64 = 4;
 
+/// An end that other pages contradict is believed after so many more times: what they showed may be gone.
+const ENDS_MAX: u32 = 3;
+
 /// Ids beyond `after`, up to and including `until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
@@ -95,6 +98,9 @@ impl Ranges {
 
     /// Everything in `span` is durable.
     pub fn cover(&mut self, span: Span) {
+        if span.after >= span.end() {
+            return;
+        }
         let mut open = Vec::with_capacity(self.open.len() + 1);
         for one in &self.open {
             let before = Span::between(one.after, one.end().min(span.after));
@@ -129,6 +135,8 @@ struct Work {
     /// How far a page reached, here or where this was split from.
     step: Option<u64>,
     busy: bool,
+    /// How often its end was told although there are ids beyond.
+    ends: u32,
 }
 
 /// A page to ask for.
@@ -158,6 +166,8 @@ pub(crate) struct Disorder;
 pub(crate) struct Plan {
     work: Vec<Work>,
     next: u64,
+    /// The largest id that any page showed.
+    seen: u64,
 }
 
 impl Plan {
@@ -173,7 +183,7 @@ impl Plan {
     fn push(&mut self, after: u64, until: Option<u64>, step: Option<u64>) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.work.push(Work { id, after, until, step, busy: false });
+        self.work.push(Work { id, after, until, step, busy: false, ends: 0 });
         id
     }
 
@@ -182,14 +192,14 @@ impl Plan {
         self.work.is_empty()
     }
 
-    /// The cursor of the range that has no end yet, which cannot be divided.
-    pub(crate) fn endless(&self) -> Option<u64> {
-        self.work.iter().find(|work| work.until.is_none() && !work.busy).map(|work| work.after)
+    /// There is a range without an end, which cannot be halved.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.work.iter().any(|work| work.until.is_none())
     }
 
     /// Ids are believed to end near `largest`: a range without an end gets one there, and another one takes what is beyond.
     pub(crate) fn divide(&mut self, largest: u64) {
-        let endless = self.work.iter_mut().find(|work| work.until.is_none() && !work.busy && work.after < largest);
+        let endless = self.work.iter_mut().find(|work| work.until.is_none() && work.after < largest);
         if let Some(work) = endless.filter(|_| largest < u64::MAX) {
             work.until = Some(largest);
             self.push(largest, None, None);
@@ -231,6 +241,13 @@ impl Plan {
             before = *id;
         }
         let (after, until) = (work.after, work.until.unwrap_or(u64::MAX));
+        if ids.is_empty() && after < self.seen && work.ends < ENDS_MAX {
+            // There are ids beyond: other pages showed them. Unless they are gone since, the answer is wrong.
+            work.ends += 1;
+            work.busy = false;
+            return Ok(Listed { keep: 0, covers: Span { after, until: Some(after) } });
+        }
+        self.seen = self.seen.max(before);
         // The range may have been halved while the page was under way.
         let keep = ids.iter().take_while(|id| **id <= until).count();
         match ids.last() {
@@ -328,6 +345,24 @@ mod tests {
     }
 
     #[test]
+    fn an_end_before_ids_that_were_seen_is_asked_for_again() {
+        let mut plan = Plan::of(&Ranges::from(vec![span(0, Some(500)), span(500, Some(900))]));
+        let (front, behind) = (plan.take().unwrap(), plan.take().unwrap());
+        plan.listed(behind.range, &[501]).unwrap();
+        let told = plan.listed(front.range, &[]).unwrap();
+        let mut ranges = Ranges::default();
+        ranges.cover(told.covers);
+        assert_eq!(ranges, Ranges::default());
+        assert_eq!(plan.take(), Some(front));
+        assert_eq!(plan.listed(front.range, &[7]).unwrap().covers, span(0, Some(7)));
+        // Believed in the end: the records may be gone since.
+        for _ in 0..ENDS_MAX {
+            assert_eq!(plan.listed(front.range, &[]).unwrap().covers, span(7, Some(7)));
+        }
+        assert_eq!(plan.listed(front.range, &[]).unwrap().covers, span(7, Some(500)));
+    }
+
+    #[test]
     fn a_page_out_of_order_or_before_its_cursor_is_noticed() {
         for ids in [&[5, 4][..], &[5, 5], &[0], &[7, 3, 9]] {
             let mut plan = Plan::of(&Ranges::default());
@@ -366,10 +401,10 @@ mod tests {
                 calls += 1;
                 prop_assert!(calls < 60_000, "no end: {plan:?}");
                 let choice = choices[calls % choices.len()].rotate_left(u32::try_from(calls / choices.len() % 32).unwrap()) as usize;
-                if calls == 4 || restarted > 0 && calls % 50 == 0 {
+                if calls == 4 || restarted > 0 && calls.is_multiple_of(50) {
                     plan.divide(at * hint_percent / 100);
                 }
-                if restarts && restarted < 6 && choice % 97 == 0 {
+                if restarts && restarted < 6 && choice.is_multiple_of(97) {
                     restarted += 1;
                     let saved = serde_json::to_string(&ranges.compact()).unwrap();
                     ranges = serde_json::from_str(&saved).unwrap();
@@ -383,7 +418,7 @@ mod tests {
                 }
                 prop_assert!(plan.work.len() <= RANGES_MAX.max(SPANS_MAX + 1));
                 // The caller saves what it took, in any order, when it likes.
-                if choice % 3 == 0 && !taken.is_empty() {
+                if choice.is_multiple_of(3) && !taken.is_empty() {
                     let span = taken.swap_remove(choice % taken.len());
                     ranges.cover(span);
                 }
