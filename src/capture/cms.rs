@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::Result,
     hubspot::{
-        cms::CmsQuery,
+        cms::{CmsOrder, CmsQuery},
         records::RawRecord,
         resources::{CmsResource, Deletes},
     },
@@ -29,7 +29,7 @@ impl Job {
     /// What was updated since the trailing pass; the window's start where that is earlier.
     pub(super) async fn cms_pass(&mut self, cms: &CmsResource, from: Timestamp, until: Timestamp) -> Result<bool> {
         let from = from.min(self.progress.trailing.unwrap_or(from));
-        let query = CmsQuery { updated_after: Some(from), archived: false, by_update: true };
+        let query = CmsQuery { order: CmsOrder::Updated, updated_after: Some(from), archived: false };
         self.cms_list(cms, &query, |job, record| {
             // What is younger than the window belongs to the next one.
             if record.updated_at.is_some_and(|at| at < until) { job.take_cms(record, cms) } else { Ok(()) }
@@ -76,7 +76,7 @@ impl Job {
             let left: Vec<u64> = self.known.archived.keys().copied().filter(|id| !bin.contains(id)).collect();
             let calls_until = self.calls_until();
             for id in left {
-                match self.account.read_cms(cms, &id.to_string(), calls_until).await? {
+                match self.account.read_cms(cms, &id.to_string(), false, calls_until).await? {
                     Some(record) if record.archived_at.is_none() => self.take_cms(record, cms)?,
                     _ => self.learn(&Delta::Unarchived(id)),
                 }
@@ -104,7 +104,7 @@ impl Job {
         let calls_until = self.calls_until();
         for id in missing {
             // A list that was read while things moved may lack one that is there.
-            if self.account.read_cms(cms, &id, calls_until).await?.is_some() {
+            if self.account.read_cms(cms, &id, false, calls_until).await?.is_some() {
                 continue;
             }
             let now = self.env.clock.now();
@@ -126,7 +126,7 @@ impl Job {
             if self.must_stop() {
                 return Ok(false);
             }
-            let page = self.account.list_cms(cms, query, after.as_deref(), self.calls_until()).await?;
+            let page = self.account.list_cms(cms, *query, after.as_deref(), self.calls_until()).await?;
             for record in page.records {
                 self.progress.item_id.clone_from(&record.id);
                 each(self, record)?;
