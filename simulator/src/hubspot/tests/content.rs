@@ -45,6 +45,7 @@ fn each_kind_of_content_is_created_read_updated_and_deleted() {
         assert_eq!(client.call("DELETE", &plain, Value::Null).0, 204, "{resource}");
         assert_eq!(client.get(&plain).0, 404, "{resource}");
         assert_eq!(client.get(base).1["total"], 0, "{resource}");
+        client.portal.create_content(client.now(), resource, &json!({"name": "lives"})).unwrap();
         let (_, gone) = client.get(&format!("{base}?archived=true"));
         assert_eq!(gone["total"], json!(usize::from(listed)), "{resource}");
         if listed {
@@ -145,4 +146,20 @@ fn content_needs_its_own_scopes_and_shares_the_burst_limit() {
     client.portal.add_fault(Fault::nth("/cms/v3/blogs", 1, What::Status(503)));
     assert_eq!(client.get("/cms/v3/blogs/tags").0, 503);
     assert_eq!(client.get("/cms/v3/blogs/nothing").0, 404);
+}
+
+#[test]
+fn a_deletion_between_two_pages_hides_an_item_where_tokens_are_offsets() {
+    for (by_offset, seen) in [(false, 4), (true, 3)] {
+        let mut client = Client::plain();
+        client.portal.configure(|settings| settings.unsettled.cms_after_is_offset = by_offset);
+        let made: Vec<String> = ["a", "b", "c", "d"]
+            .map(|name| client.portal.create_content(client.now(), "cms.blogs.tags", &json!({"name": name})).unwrap())
+            .to_vec();
+        let (_, first) = client.get("/cms/v3/blogs/tags?limit=2");
+        let after = first["paging"]["next"]["after"].as_str().unwrap().replace('=', "%3D");
+        assert!(client.portal.delete_content(client.now(), "cms.blogs.tags", &made[0]));
+        let (_, second) = client.get(&format!("/cms/v3/blogs/tags?limit=2&after={after}"));
+        assert_eq!(names(&first).len() + names(&second).len(), seen, "offsets: {by_offset}");
+    }
 }
