@@ -6,10 +6,10 @@
 //!
 //! | module | what it writes |
 //! |---|---|
-//! | [`opencdc`] | Conduit's OpenCDC v1, one JSON record a line: everything that a change holds |
-//! | [`flat`] | the record as one row: which value stands in which column, and what no column holds; JSON lines |
-//! | [`csv`] | the same rows as text with columns |
-//! | [`parquet`] | the same rows as typed columns |
+//! | `opencdc` | Conduit's OpenCDC v1, one JSON record a line: everything that a change holds |
+//! | `flat` | the record as one row: which value stands in which column, and what no column holds; JSON lines |
+//! | `csv` | the same rows as text with columns |
+//! | `parquet` | the same rows as typed columns |
 //! | [`columns`] | the columns, and their types, by the property definitions |
 //!
 //! The flat formats show a record as it is, so `before` is not in them.
