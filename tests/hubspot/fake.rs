@@ -44,6 +44,7 @@ pub(super) enum Cursors {
 }
 
 pub(super) struct Fake {
+    /// For lists by last id: ascending.
     pub(super) ids: RefCell<Vec<u64>>,
     pub(super) sort: Order,
     pub(super) filter: Order,
@@ -122,8 +123,8 @@ impl Fake {
             return json!({"results": page, "paging": next});
         }
         let after: u64 = after.map_or(0, |after| after.parse().unwrap());
-        let mut sorted: Vec<u64> = ids.iter().copied().filter(|id| *id > after).collect();
-        sorted.sort_unstable();
+        let from = ids.partition_point(|id| *id <= after);
+        let mut sorted: Vec<u64> = ids.iter().skip(from).take(limit + 1).copied().collect();
         let more = sorted.len() > limit;
         sorted.truncate(limit);
         let next = sorted.last().filter(|_| more).map(|last| json!({"next": {"after": last.to_string()}}));
