@@ -190,3 +190,100 @@ async fn before_is_what_was_emitted_last() {
     let pairs: Vec<_> = updates.iter().map(|line| (names(line, "before"), names(line, "after"))).collect();
     assert_eq!(pairs, [(json!("First0"), json!("One")), (json!("One"), json!("Two"))]);
 }
+
+/// Conduit's CMS resources.
+const CONTENT: [&str; 7] = [
+    "cms.blogs.authors",
+    "cms.blogs.posts",
+    "cms.blogs.tags",
+    "cms.pages.landing",
+    "cms.pages.site",
+    "cms.hubdb.tables",
+    "cms.urlRedirects",
+];
+
+#[tokio::test(start_paused = true)]
+async fn every_content_resource_is_captured_with_its_deletes() {
+    for resource in CONTENT {
+        let config = config("").replace("crm.contacts", resource);
+        let mut settings = settings();
+        settings.unsettled.cms_after_is_offset = true;
+        let world = World::with(&config, settings);
+        let make = |at: usize| {
+            json!({ "name": format!("n{at}"), "label": "L", "slug": format!("s{at}"), "routePrefix": format!("/r{at}"),
+                "destination": "/x", "redirectStyle": 301, "email": "a@example.com", "fullName": format!("F{at}") })
+        };
+        let now = world.clock.now();
+        let ids: Vec<String> = (0..230)
+            .map(|at| world.portal.borrow_mut().create_content(now, resource, &make(at)).unwrap())
+            .collect();
+        later(&world, 60).await;
+        let first = capture(&world).await;
+        assert_eq!(told(&first).changes.snapshot, 230, "{resource}");
+        later(&world, 60).await;
+        let now = world.clock.now();
+        {
+            let mut portal = world.portal.borrow_mut();
+            portal.edit_content(now, resource, &ids[3], &json!({ "name": "changed", "routePrefix": "/changed" }));
+            portal.delete_content(now, resource, &ids[4]);
+            portal.create_content(now, resource, &make(900)).unwrap();
+        }
+        later(&world, 60).await;
+        let second = capture(&world).await;
+        let changes = told(&second).changes;
+        assert_eq!((changes.create, changes.update, changes.delete), (1, 1, 1), "{resource}: {changes:?}");
+        let rebuilt = super::rebuilt(&lines(&world, OUTPUT).await);
+        let live = world.portal.borrow().live_content(resource);
+        assert_eq!(rebuilt.len(), live.len(), "{resource}");
+        for item in live {
+            let id = item["id"].as_str().unwrap();
+            assert_eq!(rebuilt[id]["name"], item["name"], "{resource} {id}");
+        }
+        later(&world, 8_000).await;
+        assert_eq!(told(&capture(&world).await).changes.emitted(), 0, "{resource}");
+    }
+}
+
+/// Conduit's CRM resources that are not contacts, and some of no connector.
+const RECORDS: [(&str, &str); 13] = [
+    ("crm.companies", "companies"),
+    ("crm.deals", "deals"),
+    ("crm.feedbackSubmissions", "feedback_submissions"),
+    ("crm.lineItems", "line_items"),
+    ("crm.products", "products"),
+    ("crm.tickets", "tickets"),
+    ("crm.quotes", "quotes"),
+    ("crm.calls", "calls"),
+    ("crm.emails", "emails"),
+    ("crm.meetings", "meetings"),
+    ("crm.notes", "notes"),
+    ("crm.tasks", "tasks"),
+    ("leads", "leads"),
+];
+
+#[tokio::test(start_paused = true)]
+async fn every_crm_resource_is_captured_by_its_own_dates() {
+    for (resource, object) in RECORDS {
+        let world = World::with(&config("extra_properties: all\n").replace("crm.contacts", resource), settings());
+        let now = world.clock.now();
+        let ids: Vec<String> =
+            (0..120).map(|_| world.portal.borrow_mut().seed_record(now, object, &[]).unwrap()).collect();
+        later(&world, 60).await;
+        assert_eq!(told(&capture(&world).await).changes.snapshot, 120, "{resource}");
+        later(&world, 60).await;
+        let now = world.clock.now();
+        {
+            let mut portal = world.portal.borrow_mut();
+            assert!(portal.edit(now, object, &ids[3], &[]));
+            assert!(portal.set_archived(now, object, &ids[4], true));
+            portal.create_record(now, object, &[]).unwrap();
+        }
+        later(&world, 60).await;
+        let changes = told(&capture(&world).await).changes;
+        assert_eq!((changes.create, changes.update, changes.delete), (1, 1, 1), "{resource}: {changes:?}");
+        let all = lines(&world, OUTPUT).await;
+        let collection = if resource == "leads" { "crm.leads" } else { resource };
+        assert!(all.iter().all(|line| line["metadata"]["opencdc.collection"] == collection), "{resource}");
+        assert_eq!(super::rebuilt(&all).len(), 120, "{resource}");
+    }
+}
