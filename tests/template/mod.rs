@@ -169,7 +169,11 @@ fn a_function_listens_to_the_queue_to_which_its_runs_are_handed_over() {
         statements(&template["Resources"][function["Role"].as_str().unwrap().trim_end_matches(".Arn")], &mut found);
         for sid in ["TakeMessages", "AskForContinuation"] {
             let statement = found.iter().find(|statement| statement["Sid"] == sid);
-            assert_eq!(statement.unwrap_or_else(|| panic!("{name}: {sid}"))["Resource"], format!("{queue}.Arn"), "{name}");
+            assert_eq!(
+                statement.unwrap_or_else(|| panic!("{name}: {sid}"))["Resource"],
+                format!("{queue}.Arn"),
+                "{name}"
+            );
         }
     }
 }
