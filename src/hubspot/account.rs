@@ -283,7 +283,8 @@ impl Account {
                 }
                 (Decision::Stop(ErrorKind::Forbidden), answer) => {
                     // The secret may hold a token by now that may do more.
-                    let other = if reauthorized { None } else { self.tokens.replaced(token.generation, deadline).await };
+                    let other =
+                        if reauthorized { None } else { self.tokens.replaced(token.generation, deadline).await };
                     let Some(other) = other else {
                         return Err(self.stopped(&what, ErrorKind::Forbidden, failure, answer.as_ref(), tries, &told));
                     };
