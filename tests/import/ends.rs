@@ -259,7 +259,7 @@ async fn a_kill_at_any_moment_of_the_end_loses_neither_the_report_nor_the_index(
     let length = undisturbed.clock.elapsed().as_millis() as u64;
     let mut published_before = 0;
     // A door takes 2 ms: this dies between any two steps of the end, the publishing of the index among them.
-    for before_end in (1..60).chain((60..100).step_by(5)) {
+    for before_end in (1..40).chain((40..80).step_by(5)) {
         let world = World::new(&config);
         let event = world.upload("incoming/contacts/a.csv", file.clone()).await;
         let killed = world.handle_until_killed(event.clone(), Duration::from_millis(length - before_end)).await;
