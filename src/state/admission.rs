@@ -291,3 +291,78 @@ impl Runs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, rc::Rc};
+
+    use async_trait::async_trait;
+
+    use super::{
+        super::{Table, memory::MemoryTable},
+        *,
+    };
+    use crate::clock::VirtualClock;
+
+    /// A table before which the third event is admitted at the moment when the second one's run is made.
+    struct Crossed {
+        inner: Rc<MemoryTable>,
+        clock: Rc<VirtualClock>,
+        is_crossed: Cell<bool>,
+    }
+
+    #[async_trait(?Send)]
+    impl Table for Crossed {
+        async fn get(&self, key: &Key) -> Result<Option<Item>> {
+            self.inner.get(key).await
+        }
+        async fn update(&self, key: &Key, update: Update) -> Result<Changed> {
+            let makes_two = *key == run_key("two") && update.set.iter().any(|(name, _)| *name == "job");
+            if makes_two && !self.is_crossed.replace(true) {
+                let three = admit(&Runs::new(self.inner.clone(), self.clock.clone()), "three").await;
+                assert!(!three.superseded);
+            }
+            self.inner.update(key, update).await
+        }
+        async fn delete(&self, key: &Key, condition: Option<Condition>) -> Result<bool> {
+            self.inner.delete(key, condition).await
+        }
+        async fn query(&self, pk: &str, limit: usize) -> Result<Vec<(Key, Item)>> {
+            self.inner.query(pk, limit).await
+        }
+        fn writes(&self) -> u64 {
+            self.inner.writes()
+        }
+    }
+
+    async fn admit(runs: &Runs, id: &str) -> Run {
+        let source = RunSource {
+            bucket: "b".to_owned(),
+            key: "k".to_owned(),
+            version_id: Some(id.to_owned()),
+            etag: id.to_owned(),
+            size: 1,
+            sequencer: None,
+        };
+        match runs.admit("import", "contacts", &source, "", id, |_| false).await.unwrap() {
+            Admission::Run(run) => *run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_made_after_it_was_replaced_knows_it_and_the_newer_one_waits_for_all_before() {
+        let inner = Rc::new(MemoryTable::new());
+        let clock = Rc::new(VirtualClock::starting_at("2026-11-22T22:00:00Z".parse().unwrap()));
+        let runs = Runs::new(inner.clone(), clock.clone());
+        admit(&runs, "one").await;
+        let crossed = Crossed { inner, clock: clock.clone(), is_crossed: Cell::new(false) };
+        let two = admit(&Runs::new(Rc::new(crossed), clock), "two").await;
+        assert!(two.superseded, "it would write on top of the newer one");
+        assert!(runs.get("one").await.unwrap().unwrap().superseded);
+        let three = runs.get("three").await.unwrap().unwrap();
+        let waits_for = runs.older_open(three.older.as_deref().unwrap()).await.unwrap();
+        let ids: Vec<_> = waits_for.iter().map(|run| run.run_id.as_str()).collect();
+        assert_eq!(ids, ["one", "two"]);
+    }
+}

@@ -97,11 +97,16 @@ async fn versions_whose_runs_died_one_after_the_other_all_end_before_the_newest_
 #[tokio::test(start_paused = true)]
 async fn versions_whose_events_come_at_about_the_same_time_leave_the_newest() {
     // A door takes 2 ms: this puts the second and the third admission between any two steps of the one before.
-    for apart in 0..24 {
+    // Without S3's order of events the one that comes last is the newest.
+    for (ordered, apart) in (0..12).map(|apart| (true, apart)).chain((1..8).map(|apart| (false, apart))) {
         let world = World::new(&contacts(""));
         let mut events = Vec::new();
         for name in ["One", "Two", "Three"] {
-            events.push(world.upload("incoming/contacts/a.csv", people(0..600, name)).await);
+            let mut event = world.upload("incoming/contacts/a.csv", people(0..600, name)).await;
+            if !ordered {
+                event["Records"][0]["s3"]["object"].as_object_mut().unwrap().remove("sequencer");
+            }
+            events.push(event);
         }
         let deliver = async |number: u64, event: Value| {
             world.clock.sleep(Duration::from_millis(number * apart)).await;
