@@ -205,14 +205,15 @@ async fn a_mirror_that_is_killed_archives_all_that_is_missing_and_nothing_else_a
             _ => continue,
         };
         assert!(matches!(last.outcome, Outcome::Done | Outcome::Duplicate), "seed {seed}, {kills:?}: {last:?}");
-        let portal = world.portal.borrow();
-        assert_eq!(portal.record_count("contacts"), (ROWS - MISSING + 1) as usize, "seed {seed}, {kills:?}");
-        let left = portal.records("contacts").filter(|record| {
-            let number = record["email"].trim_start_matches("person").split('@').next().unwrap().parse();
-            number.is_ok_and(|number: u32| lacks(&number))
-        });
-        assert_eq!(left.count(), 0, "seed {seed}, {kills:?}");
-        drop(portal);
+        {
+            let portal = world.portal.borrow();
+            assert_eq!(portal.record_count("contacts"), (ROWS - MISSING + 1) as usize, "seed {seed}, {kills:?}");
+            let left = portal.records("contacts").filter(|record| {
+                let number = record["email"].trim_start_matches("person").split('@').next().unwrap().parse();
+                number.is_ok_and(|number: u32| lacks(&number))
+            });
+            assert_eq!(left.count(), 0, "seed {seed}, {kills:?}");
+        }
         let images = images(&world, last.run_id.as_deref().unwrap()).await;
         assert_eq!(images.len() as u32, MISSING, "seed {seed}, {kills:?}: an archived record has no image");
         for (key, before) in images.values() {
