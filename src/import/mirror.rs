@@ -51,6 +51,9 @@ impl Job {
         };
         let Some(claim) = &delivered.claim else { return Ok(Mirrored::Uncertain("there is no index".to_owned())) };
         delivered.index = Index::absent(None);
+        if self.progress.mirror_ended {
+            return Ok(self.mirrored());
+        }
         let missing = delivered.keeper.missing(claim, &delivered.log, MISSING_MAX).await?;
         if missing.count == 0 {
             return Ok(Mirrored::Done);
@@ -110,12 +113,10 @@ impl Job {
                 self.progress.mirror_after.clone_from(&after);
             }
             if after.is_none() {
-                return Ok(match self.progress.mirror_left {
-                    0 => Mirrored::Done,
-                    left => Mirrored::Uncertain(format!(
-                        "{left} records that the file lacks could not be archived; the next run tries again"
-                    )),
-                });
+                // The list is long: it is not read again because the run's end took another invocation.
+                self.progress.mirror_ended = true;
+                self.save_mirror(&began).await?;
+                return Ok(self.mirrored());
             }
             if saves {
                 self.save_mirror(&began).await?;
@@ -126,6 +127,16 @@ impl Job {
             codes::HUBSPOT_ANSWER_UNREADABLE,
             format!("the list of {} does not end", lane.object),
         ))
+    }
+
+    /// How the list's end was reached.
+    fn mirrored(&self) -> Mirrored {
+        match self.progress.mirror_left {
+            0 => Mirrored::Done,
+            left => Mirrored::Uncertain(format!(
+                "{left} records that the file lacks could not be archived; the next run tries again"
+            )),
+        }
     }
 
     /// Archives the records with these ids, and empties the list. `page` sets its before-images apart from others of this invocation.

@@ -130,6 +130,27 @@ async fn records_that_hubspot_does_not_archive_stay_known_to_the_mirror() {
     assert_eq!((third.outcome, third.archived), (Outcome::Done, Some(12)), "{third:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_list_of_all_records_is_not_read_again_where_only_the_end_is_left() {
+    let world = World::new(&contacts("mode: mirror"));
+    world.import("incoming/contacts/1.csv", people(0..400)).await;
+    world.portal.borrow_mut().block_address("gone@x.io");
+    world.slow_writes.set(Some(("rejects/", Duration::from_secs(25))));
+    let event = world.upload("incoming/contacts/2.csv", format!("{}gone@x.io,B\n", people(12..400))).await;
+    let first = report(world.handle_within(event, 26).await.unwrap());
+    assert_eq!((first.outcome, first.archived), (Outcome::Yielded, Some(12)), "{first:?}");
+    let is_list = |path: &str| path.contains("/objects/") && path.ends_with("/contacts");
+    let lists = || world.portal.borrow().log().iter().filter(|call| is_list(&call.path)).count();
+    let before = lists();
+    assert!(before >= 4, "{before}");
+    let last = world.finish_one(900).await;
+    assert_eq!((last.outcome, last.archived, last.rows.rejected), (Outcome::Done, Some(12), 1), "{last:?}");
+    assert_eq!(lists(), before);
+    world.slow_writes.set(None);
+    let third = world.import("incoming/contacts/3.csv", people(12..400)).await;
+    assert_eq!((third.outcome, third.archived), (Outcome::Done, Some(0)), "{third:?}");
+}
+
 /// The before-images below a run's folder: key and old first name, by record id.
 async fn images(world: &World, run_id: &str) -> BTreeMap<String, (String, Value)> {
     let prefix = Location::new(BUCKET, format!("state/import/contacts/{run_id}/before-"));
