@@ -175,7 +175,7 @@ pub(super) fn judge(
 
 /// The reason for a row, in HubSpot's words, the row's values masked.
 pub(super) fn reason(refusal: &Refusal, input: &Input) -> Reason {
-    let code = refusal.code();
+    let code = if is_forgotten(refusal) { codes::GDPR_BLACKLISTED_EMAIL.as_str() } else { refusal.code() };
     let plain = !code.is_empty()
         && code.len() <= 80
         && code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
@@ -186,4 +186,12 @@ pub(super) fn reason(refusal: &Refusal, input: &Input) -> Reason {
         code,
         if text.is_empty() { "HubSpot refused the row and did not say why".to_owned() } else { text },
     )
+}
+
+/// Whether the row's address was deleted for privacy. HubSpot's code is that of any address it does not take (`INVALID_EMAIL`); only the words
+/// tell that correcting the address is not what is to be done.
+fn is_forgotten(refusal: &Refusal) -> bool {
+    const WORDS: &str = "email has been gdpr blacklisted";
+    let says = |message: &str| message.to_ascii_lowercase().contains(WORDS);
+    says(&refusal.message) || refusal.faults.iter().any(|fault| says(&fault.message))
 }

@@ -300,9 +300,4 @@ impl RateLimiter {
     pub fn counts(&self) -> CallCounts {
         *self.counts.borrow()
     }
-
-    /// How much of the ten-second limit was used while calls were made, in percent; 0 before there are two.
-    pub fn limit_use_percent(&self) -> f64 {
-        self.lanes.of(Bucket::Burst).state.borrow().limit_use_percent()
-    }
 }
