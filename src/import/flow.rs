@@ -454,14 +454,18 @@ impl Flow<'_> {
         self.last_permit = elapsed;
         self.permits += 1;
         let lane = &mut self.loaded.lanes[index];
-        let batch = lane.batcher.take();
+        let mut batch = lane.batcher.take();
         let last_row = batch.iter().flat_map(|pending| &pending.rows).map(|(row, _)| row.number()).max().unwrap_or(0);
         self.unsaved.push(last_row);
         let delivery = lane.delivery.clone();
         let number = format!("before-{:06}-{:08}", self.job.lease.fence, self.permits);
         self.in_flight.push(Box::pin(async move {
-            let inputs: Vec<Input> = batch.iter().map(|pending| pending.input.clone()).collect();
-            let verdicts = delivery.deliver(&number, inputs, permit, deadline).await;
+            // Lent, not copied: nobody else looks at them while they are on their way.
+            let inputs: Vec<Input> = batch.iter_mut().map(|pending| std::mem::take(&mut pending.input)).collect();
+            let verdicts = delivery.deliver(&number, &inputs, permit, deadline).await;
+            for (pending, input) in batch.iter_mut().zip(inputs) {
+                pending.input = input;
+            }
             Landed::Batch { lane: index, batch, verdicts }
         }));
     }

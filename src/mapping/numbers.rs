@@ -67,7 +67,9 @@ pub(crate) fn convert(cell: &str, style: Option<NumberStyle>) -> Result<Cow<'_, 
         None => (number.body, ""),
     };
     let before = plain.len();
-    plain.extend(whole.chars().filter(char::is_ascii_digit));
+    for group in whole.split(|c: char| !c.is_ascii_digit()) {
+        plain.push_str(group);
+    }
     if plain.len() == before {
         plain.push('0');
     }
