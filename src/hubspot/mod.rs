@@ -13,4 +13,5 @@ pub mod paths;
 pub mod properties;
 pub mod read;
 pub mod search;
+mod skim;
 pub mod verdict;

@@ -2,12 +2,9 @@
 //!
 //! Pure. Answers are matched to inputs by trace id, then by key, then by elimination: never by position, and never by status.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::envelope::Refusal;
+use super::{envelope::Refusal, skim};
 use crate::{
     codes,
     record::{Input, Reason, fold_key},
@@ -47,25 +44,6 @@ pub(super) struct BatchAnswer {
     pub(super) errors: Vec<Refusal>,
 }
 
-/// What is read of most answers: properties, by far the largest part, are skipped unless they are needed.
-#[derive(Deserialize)]
-struct Quick<'a> {
-    #[serde(borrow, default)]
-    results: Vec<QuickFound<'a>>,
-    #[serde(default)]
-    errors: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct QuickFound<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    new: Option<bool>,
-    #[serde(borrow)]
-    object_write_trace_id: Cow<'a, str>,
-}
-
 impl BatchAnswer {
     /// Reads a body; `None` if it is not JSON of any shape we know. An empty body (204) is an empty answer. `position` gives the place in
     /// the call that a trace id of it stands for.
@@ -77,14 +55,8 @@ impl BatchAnswer {
         if body.is_empty() {
             return Some(Self::default());
         }
-        if let Ok(quick) = serde_json::from_slice::<Quick<'_>>(body) {
-            let results = quick.results.into_iter().map(|found| Found {
-                id: found.id.into_owned(),
-                created: found.new,
-                at: position(&found.object_write_trace_id),
-                key: None,
-            });
-            return Some(Self { results: results.collect(), errors: quick.errors.iter().map(Refusal::of).collect() });
+        if let Some(answer) = skim::answer(body, &position) {
+            return Some(answer);
         }
         let json: Value = serde_json::from_slice(body).ok()?;
         let json = json.as_object()?;

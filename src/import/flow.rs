@@ -69,8 +69,8 @@ const TICK: Duration = Duration::from_millis(500);
 const MARGIN_MIN: Duration = Duration::from_secs(1);
 pub(super) const MARGIN_MAX: Duration = Duration::from_secs(20);
 
-/// Shortest time between two checkpoints: that between two calls at HubSpot's largest usual limit, so that each batch has its own
-/// there and a faster account does not have more.
+/// Shortest time between two checkpoints where batches come faster than this. At HubSpot's usual limits they do not: there each batch
+/// has a checkpoint of its own as soon as its answer is here, so that a kill costs no more than what was in flight.
 const SAVE_EVERY: Duration = Duration::from_millis(50);
 
 /// The same for an import that keeps an index.
@@ -571,7 +571,11 @@ impl Flow<'_> {
         // A file that nothing was sent of has nothing to lose: its rejects are found again.
         let moved = self.job.progress.position > self.saved_position && self.permits > 0;
         // The index's tail is written anew at each checkpoint: not for every batch.
-        let every = if keeps_index(&self.job.import) { SAVE_EVERY_WITH_INDEX } else { SAVE_EVERY };
+        let every = match Duration::try_from_secs_f64(1.0 / self.job.account.ceiling_per_second()) {
+            _ if keeps_index(&self.job.import) => SAVE_EVERY_WITH_INDEX,
+            Ok(gap) if gap >= SAVE_EVERY => Duration::ZERO,
+            _ => SAVE_EVERY,
+        };
         if !due && now.saturating_sub(self.last_save) < every {
             return;
         }
