@@ -492,6 +492,7 @@ impl Flow<'_> {
 
     fn settle_batch(&mut self, index: usize, batch: Vec<Pending>, verdicts: Vec<Delivered>) {
         let mut settled = Vec::new();
+        let associates = !self.loaded.links.is_empty();
         let lane = &mut self.loaded.lanes[index];
         for (pending, verdict) in batch.into_iter().zip(verdicts) {
             let (first, id, reason) = match verdict {
@@ -501,7 +502,9 @@ impl Flow<'_> {
                 Delivered::Refused(reason) => {
                     if let Some(row) = lane.batcher.refused(pending) {
                         self.ledger.settle_record(row, index, RowOutcome::Rejected, Some(reason), None);
-                        settled.push(row);
+                        if associates {
+                            settled.push(row);
+                        }
                     }
                     continue;
                 }
@@ -517,13 +520,13 @@ impl Flow<'_> {
             for (number, (row, _)) in pending.rows.iter().enumerate() {
                 let outcome = if number == 0 || first == RowOutcome::Deferred { first } else { RowOutcome::Merged };
                 self.ledger.settle_record(*row, index, outcome, reason.clone(), id.as_deref());
-                settled.push(*row);
+                if associates {
+                    settled.push(*row);
+                }
             }
         }
-        if !self.loaded.links.is_empty() {
-            for row in settled {
-                self.associate(row, index);
-            }
+        for row in settled {
+            self.associate(row, index);
         }
     }
 
