@@ -112,7 +112,7 @@ impl Delivery {
     pub(super) async fn deliver(
         &self,
         number: &str,
-        inputs: Vec<Input>,
+        inputs: &[Input],
         permit: Permit,
         deadline: Deadline,
     ) -> Result<Vec<Delivered>> {
@@ -122,12 +122,12 @@ impl Delivery {
             && self.fill_if_empty.is_empty()
             && self.before_images.is_none();
         if plain {
-            let verdicts = self.account.upsert(&self.object, &self.key, &inputs, Some(permit), deadline).await?;
+            let verdicts = self.account.upsert(&self.object, &self.key, inputs, Some(permit), deadline).await?;
             return Ok(verdicts.into_iter().map(Delivered::from).collect());
         }
 
         let mut delivered: Vec<Option<Delivered>> = vec![None; inputs.len()];
-        let mut inputs = inputs;
+        let mut inputs = inputs.to_vec();
         let mut permit = Some(permit);
         if let Some(key_property) = &self.key_property {
             let keys: Vec<String> = inputs.iter().map(|input| input.key.clone()).collect();

@@ -62,6 +62,8 @@ pub(super) struct LaneState {
     /// Slots of the last grant, and slots lost since it came.
     granted: u32,
     lost: u32,
+    /// Where the slots of the last grant end.
+    end: Duration,
 }
 
 impl Lane {
@@ -77,6 +79,7 @@ impl Lane {
                 ask: ASK_FIRST,
                 granted: 0,
                 lost: 0,
+                end: Duration::ZERO,
             }),
         }
     }
@@ -131,10 +134,13 @@ impl LaneState {
     }
 
     /// Adds slots.
-    pub(super) fn receive(&mut self, grant: Grant, want: u32) {
-        // A call that comes now and then needs no block, and others could use what it would waste.
-        self.ask = if self.lost > self.granted / 4 { want / 2 } else { want.saturating_mul(2) }.max(1);
+    pub(super) fn receive(&mut self, grant: Grant, want: u32, now: Duration) {
+        // A call that comes now and then needs no block, and others could use what it would waste. Where the slots follow on the last
+        // ones, or begin at once, there are no others: what is wasted is nobody's, and a block saves a write for each call.
+        let is_alone = grant.start <= self.end.max(now).saturating_add(grant.gap);
+        self.ask = if self.lost > self.granted / 4 && !is_alone { want / 2 } else { want.saturating_mul(2) }.max(1);
         (self.granted, self.lost) = (grant.calls, 0);
+        self.end = grant.start.saturating_add(grant.gap.saturating_mul(grant.calls));
         // Where new slots overlap with old ones (those of a time without the table), the new ones count.
         for old in &mut self.grants {
             while old.calls > 0 && old.start.saturating_add(old.gap.saturating_mul(old.calls - 1)) >= grant.start {

@@ -168,7 +168,7 @@ impl RateLimiter {
         turn.pending = None;
         let (grant, want) = granted?;
         let mut state = self.lanes.of(bucket).state.borrow_mut();
-        state.receive(grant, want);
+        state.receive(grant, want, self.clock.elapsed());
         if let Some(slowed) = self.budget.slowed(bucket) {
             state.slowdown = state.slowdown.and(slowed, self.clock.elapsed());
         }
