@@ -1,6 +1,7 @@
 //! Whole captures in virtual time: what lies in S3 afterwards is what HubSpot has.
 
 mod basics;
+mod trouble;
 mod csv;
 pub(crate) mod opencdc;
 mod parquet;
