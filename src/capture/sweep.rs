@@ -305,4 +305,3 @@ impl Job {
         now.checked_add(took * (SWEEP_SHARE - 1)).ok()
     }
 }
-

@@ -9,11 +9,7 @@ use super::{OUTPUT, assert_equal, capture, config, count, lines, settings, told}
 use crate::support::World;
 
 fn contact(at: usize) -> [(&'static str, String); 3] {
-    [
-        ("email", format!("p{at}@example.com")),
-        ("firstname", format!("First{at}")),
-        ("lastname", format!("Last{at}")),
-    ]
+    [("email", format!("p{at}@example.com")), ("firstname", format!("First{at}")), ("lastname", format!("Last{at}"))]
 }
 
 /// Puts so many contacts into the portal; their ids.
@@ -214,9 +210,8 @@ async fn every_content_resource_is_captured_with_its_deletes() {
                 "destination": "/x", "redirectStyle": 301, "email": "a@example.com", "fullName": format!("F{at}") })
         };
         let now = world.clock.now();
-        let ids: Vec<String> = (0..230)
-            .map(|at| world.portal.borrow_mut().create_content(now, resource, &make(at)).unwrap())
-            .collect();
+        let ids: Vec<String> =
+            (0..230).map(|at| world.portal.borrow_mut().create_content(now, resource, &make(at)).unwrap()).collect();
         later(&world, 60).await;
         let first = capture(&world).await;
         assert_eq!(told(&first).changes.snapshot, 230, "{resource}");
@@ -285,5 +280,57 @@ async fn every_crm_resource_is_captured_by_its_own_dates() {
         let collection = if resource == "leads" { "crm.leads" } else { resource };
         assert!(all.iter().all(|line| line["metadata"]["opencdc.collection"] == collection), "{resource}");
         assert_eq!(super::rebuilt(&all).len(), 120, "{resource}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_format_has_the_same_columns_in_every_file() {
+    use hubferry::objects::{Location, Objects as _};
+    for (format, ending) in [("csv", ".csv"), ("jsonl", ".jsonl.gz"), ("parquet", ".parquet")] {
+        let more = match format {
+            "jsonl" => "format: jsonl\ncompression: gzip\nextra_properties: [phone]\n".to_owned(),
+            _ => format!("format: {format}\ncompression: none\nextra_properties: [phone]\n"),
+        };
+        let world = World::with(&config(&more), settings());
+        let ids = seed(&world, 40);
+        later(&world, 60).await;
+        capture(&world).await;
+        later(&world, 60).await;
+        let now = world.clock.now();
+        // A cell that a spreadsheet would run.
+        world.portal.borrow_mut().edit(now, "contacts", &ids[0], &[("firstname", "=1+1"), ("phone", "+49 1")]);
+        world.portal.borrow_mut().set_archived(now, "contacts", &ids[1], true);
+        later(&world, 60).await;
+        capture(&world).await;
+        let objects = world.objects.list(&Location::new(crate::support::BUCKET, OUTPUT)).await.unwrap();
+        assert_eq!(objects.len(), 2, "{objects:?}");
+        let contents: Vec<_> = objects.iter().map(|location| world.objects.contents(location).unwrap()).collect();
+        assert!(objects.iter().all(|location| location.key.ends_with(ending)), "{objects:?}");
+        match format {
+            "csv" => {
+                let heads: Vec<_> = contents
+                    .iter()
+                    .map(|bytes| csv::Reader::from_reader(&bytes[..]).headers().unwrap().clone())
+                    .collect();
+                assert_eq!(heads[0], heads[1]);
+                assert!(heads[0].iter().any(|name| name == "phone"), "{heads:?}");
+                let text = std::str::from_utf8(&contents[1]).unwrap();
+                assert!(text.contains("=1+1") && !text.contains(",=1+1"), "{text}");
+            }
+            "jsonl" => {
+                let members = |bytes: &[u8]| -> Vec<std::collections::BTreeSet<String>> {
+                    let mut text = String::new();
+                    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(bytes), &mut text).unwrap();
+                    text.lines()
+                        .map(|line| serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(line).unwrap())
+                        .map(|line| line.keys().filter(|name| *name != "_more").cloned().collect())
+                        .collect()
+                };
+                let (first, second) = (members(&contents[0]), members(&contents[1]));
+                assert_eq!((first.len(), second.len()), (40, 2));
+                assert!(first.iter().chain(&second).all(|names| *names == first[0]), "{second:?}");
+            }
+            _ => assert!(contents.iter().all(|bytes| bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"))),
+        }
     }
 }
