@@ -81,17 +81,22 @@ impl Job {
             if self.must_stop() {
                 return Ok(false);
             }
-            let Some(page) = scan.next().await? else { return Ok(true) };
-            let ids = page.records.iter().map(|record| record.id.clone());
-            let mut links = linked(&account, &crm.object, &to, ids, calls_until).await?;
-            let token = page.token;
-            for record in page.records {
-                let linked = links.remove(&record.id);
-                self.emit_snapshot(record, linked, Some(crm))?;
+            let pages = scan.next_all().await?;
+            if pages.is_empty() {
+                return Ok(true);
             }
-            scan.covered(token);
-            self.progress.phase = Phase::Snapshot(scan.state());
-            self.save_if_full().await?;
+            // Neither associations nor objects hold the listing up: it goes on beside both.
+            let ids = pages.iter().flat_map(|page| &page.records).map(|record| record.id.clone());
+            let mut links = scan.beside(linked(&account, &crm.object, &to, ids, calls_until)).await?;
+            for page in pages {
+                for record in page.records {
+                    let linked = links.remove(&record.id);
+                    self.emit_snapshot(record, linked, Some(crm))?;
+                }
+                scan.covered(page.token);
+                self.progress.phase = Phase::Snapshot(scan.state());
+                scan.beside(self.save_if_full()).await?;
+            }
         }
     }
 
@@ -137,7 +142,7 @@ impl Job {
             }
             scan.covered(page.token);
             self.progress.phase = Phase::Deletes(scan.state());
-            self.save_if_full().await?;
+            scan.beside(self.save_if_full()).await?;
         }
         self.progress.phase = Phase::Returned { after: 0 };
         Ok(true)
@@ -267,17 +272,22 @@ impl Job {
             if self.must_stop() {
                 return Ok(false);
             }
-            let Some(page) = scan.next().await? else { break };
-            let ids = page.records.iter().map(|record| record.id.clone());
-            for (id, linked) in linked(&account, &crm.object, &to, ids, calls_until).await? {
+            let pages = scan.next_all().await?;
+            if pages.is_empty() {
+                break;
+            }
+            let ids = pages.iter().flat_map(|page| &page.records).map(|record| record.id.clone());
+            for (id, linked) in scan.beside(linked(&account, &crm.object, &to, ids, calls_until)).await? {
                 let id = number(&id);
                 if !self.known.links.contains_key(&id) {
                     self.learn(&Delta::Links(id, linked.links));
                 }
             }
-            scan.covered(page.token);
+            for page in pages {
+                scan.covered(page.token);
+            }
             self.progress.phase = Phase::LinksBegin(scan.state());
-            self.save_if_full().await?;
+            scan.beside(self.save_if_full()).await?;
         }
         self.progress.links_known = true;
         self.progress.links_partial = false;
