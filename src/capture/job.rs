@@ -91,6 +91,8 @@ pub(super) struct Job {
     encoder: Option<Encoder>,
     /// Who this invocation has seen in the recycle bin.
     pub(super) in_bin: HashSet<u64>,
+    /// Saving was begun, and has not come to its end.
+    is_saving: bool,
     /// When something was saved last.
     written: Duration,
     /// When this invocation's part of a sweep began.
@@ -141,6 +143,7 @@ impl Job {
             layout: None,
             encoder: None,
             in_bin: HashSet::new(),
+            is_saving: false,
             written: app.env().clock.elapsed(),
             sweep_mark: None,
         })
@@ -153,7 +156,14 @@ impl Job {
             (self.runs.clone(), self.lease.clone(), self.env.clock.clone(), self.deadline);
         let fresh = run.progress.is_empty();
         let what = format!("capture `{}`", self.capture.name);
-        match held(&runs, &lease, &*clock, deadline, Box::pin(self.phases(run))).await {
+        let mut end = held(&runs, &lease, &*clock, deadline, Box::pin(self.phases(run))).await;
+        // Whatever call has failed for a passing reason: what was emitted before it is whole, and need not be read again.
+        if end.as_ref().is_err_and(is_passing)
+            && let Err(error) = held(&runs, &lease, &*clock, deadline, Box::pin(self.save_rest())).await
+        {
+            end = Err(error);
+        }
+        match end {
             Ok(end) => Ok(end),
             Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
             Err(error) if error.kind() == ErrorKind::Invalid && fresh && self.progress.done.objects == 0 => {
@@ -525,8 +535,21 @@ impl Job {
         if is_full || is_long || age >= OBJECT_AGE { self.save().await } else { Ok(()) }
     }
 
+    /// Saves what was emitted before a call failed, unless it was saving that failed.
+    async fn save_rest(&mut self) -> Result<()> {
+        if self.is_saving || self.log.is_none() { Ok(()) } else { self.save().await }
+    }
+
     /// The object, then what was learned, then the position.
     pub(super) async fn save(&mut self) -> Result<()> {
+        // If this does not come to its end, what is in memory is ahead of what is durable, and must not be saved any more.
+        self.is_saving = true;
+        self.save_all().await?;
+        self.is_saving = false;
+        Ok(())
+    }
+
+    async fn save_all(&mut self) -> Result<()> {
         if let Some(encoder) = self.encoder.take().filter(|encoder| encoder.records() > 0) {
             let records = encoder.records();
             let body = encoder.finish()?;
