@@ -67,10 +67,7 @@ impl Page {
             if !special.is_empty() {
                 self.wrapped("            ", &format!("among them {}", special.join(", ")));
             }
-            let objects = match capture.objects {
-                1 => "1 object".to_owned(),
-                count => format!("{} objects", grouped(count)),
-            };
+            let objects = objects(capture.objects);
             self.wrapped("  written   ", &format!("{objects}, {}, under {}", size(capture.bytes), capture.output));
             if let Some(manifest) = &capture.manifest {
                 self.wrapped("  manifest  ", manifest);
@@ -112,28 +109,32 @@ impl Page {
         };
         self.heading(&format!("capture {}, compared with HubSpot: {verdict}", drift.name));
         let at = drift.position.get("timestamp").and_then(serde_json::Value::as_str).unwrap_or("its start");
-        self.wrapped("  ", &format!("{} objects under {}, captured up to {at}", grouped(drift.objects), drift.output));
+        self.wrapped("  ", &format!("{} under {}, captured up to {at}", objects(drift.objects), drift.output));
         self.line("");
         let by = match drift.counted_by {
             "list" => "records, all of them listed",
             _ => "records as its search index counts, which trails",
         };
+        let missing = match (drift.counted_by, drift.missing.count) {
+            ("search", 1..) => "in HubSpot, not captured: at least so many",
+            _ => "in HubSpot, not captured",
+        };
         let mut rows = vec![
             ("captured", drift.captured, "records that consumers of the output have"),
             ("in HubSpot", drift.in_hubspot, by),
-            ("missing", drift.missing.count, "in HubSpot, not captured"),
+            ("missing", drift.missing.count, missing),
             ("spare", drift.spare.count, "captured, not in HubSpot any more"),
             ("differing", drift.differing.count, "captured with other values, or older"),
-            ("changed since", drift.changed_since, "after the position: no drift, the next run tells them"),
+            ("changed since", drift.changed_since, "after the position; no drift: the next run's"),
         ];
         if drift.awaited > 0 {
-            rows.push(("awaited", drift.awaited, "shortly before it: may have shown late, no drift yet"));
+            rows.push(("awaited", drift.awaited, "shortly before it; may come late: no drift yet"));
         }
         if drift.before_start > 0 {
             rows.push(("before start", drift.before_start, "older than the capture, which has no snapshot"));
         }
         if drift.computed > 0 {
-            rows.push(("computed", drift.computed, "values that HubSpot computed anew: no drift"));
+            rows.push(("computed", drift.computed, "values that HubSpot computed anew; no drift"));
         }
         rows.push(("compared", drift.sampled, "records value by value, always the same sample"));
         for (name, count, means) in rows {
@@ -180,6 +181,10 @@ fn named(ids: &[String], count: u64) -> String {
     let more = count.saturating_sub(ids.len() as u64);
     let ids = ids.join(", ");
     if more > 0 { format!("{ids} and {} more", grouped(more)) } else { ids }
+}
+
+fn objects(count: u64) -> String {
+    if count == 1 { "1 object".to_owned() } else { format!("{} objects", grouped(count)) }
 }
 
 fn size(bytes: u64) -> String {

@@ -155,7 +155,7 @@ fn advice(comparison: &Comparison, capture: &Capture, by_list: bool, in_hubspot:
     let name = &capture.name;
     let mut advice = Vec::new();
     if comparison.changed_since() + comparison.awaited() > 0 {
-        advice.push(format!("`hubferry capture {name}`, or its next scheduled run, brings what changed since."));
+        advice.push(format!("`hubferry capture {name}`, or the schedule, brings what changed since."));
     }
     let captured = comparison.stored().live.len() as u64;
     if !by_list && comparison.missing.count > 0 {
@@ -167,13 +167,9 @@ fn advice(comparison: &Comparison, capture: &Capture, by_list: bool, in_hubspot:
         ));
     }
     if comparison.has_drift() {
-        advice.push(
-            "If objects were deleted or changed under the output, restore them from a version of the bucket."
-                .to_owned(),
-        );
-        advice.push(format!(
-            "Else empty the output and begin anew: `hubferry capture {name} --restart`; and please report it."
-        ));
+        let lost = "Were objects deleted or changed under the output? Restore them from a version of the bucket.";
+        advice.push(lost.to_owned());
+        advice.push(format!("Else empty the output, then `hubferry capture {name} --restart`."));
     }
     advice
 }

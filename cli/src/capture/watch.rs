@@ -122,27 +122,31 @@ impl Watch {
     }
 }
 
-/// One line, about what matters first.
+/// One line, what matters first: it may be cut at the end.
 fn describe(update: &Update, rate: Option<f64>) -> String {
-    let mut text = format!("{}: {}", update.doing, operations(&update.changes));
+    let changes = &update.changes;
+    let position = &update.position;
+    let mut text = match position.mode {
+        Mode::Snapshot => format!("snapshot: {} records", grouped(changes.snapshot)),
+        Mode::Cdc => format!("{}: {}", update.doing, operations(changes)),
+    };
     if let Some(rate) = rate {
         let _ = write!(text, ", {rate:.0} a second");
     }
-    let _ = write!(text, "; {} calls", grouped(update.calls.total));
     let counted = update.calls.total.saturating_sub(update.calls.search + update.calls.throttled);
     if update.calls_possible >= 1.0 {
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let share = (counted as f64 / update.calls_possible).min(1.0) * 100.0;
         let _ = write!(text, ", limit {share:.0} %");
     }
-    let position = &update.position;
+    let _ = write!(text, ", {} calls", grouped(update.calls.total));
     match (position.mode, position.item_id.as_str(), position.until.or(position.timestamp)) {
-        (_, "", None) | (Mode::Snapshot, "" | "0", _) => {}
         (Mode::Cdc, _, Some(until)) => {
-            let _ = write!(text, "; to {until}");
+            let _ = write!(text, ", to {}", until.strftime("%H:%M:%SZ"));
         }
-        (_, id, _) => {
-            let _ = write!(text, "; to id {id}");
+        (Mode::Cdc, _, None) | (Mode::Snapshot, "" | "0", _) => {}
+        (Mode::Snapshot, id, _) => {
+            let _ = write!(text, ", to id {id}");
         }
     }
     text
@@ -184,17 +188,12 @@ mod tests {
             position: Position::of_snapshot("17100123456", at("2026-11-22T09:00:00Z")),
         };
         let text = describe(&update, Some(1_842.4));
-        assert_eq!(
-            text,
-            "snapshot: 123,456 in the snapshot, 1842 a second; 1,300 calls, limit 97 %; to id 17100123456"
-        );
+        assert_eq!(text, "snapshot: 123,456 records, 1842 a second, limit 97 %, 1,300 calls, to id 17100123456");
+        assert_eq!(clip(&text, WIDTH - 4).chars().count(), 76, "and the last of it is cut");
         update.position = Position::of_change("5", at("2026-11-22T09:00:00Z"), at("2026-11-22T09:30:00Z"));
         update.doing = "changes";
         update.changes = ChangeCounts { create: 2, delete: 1, ..ChangeCounts::default() };
-        assert_eq!(
-            describe(&update, None),
-            "changes: 2 created, 1 deleted; 1,300 calls, limit 97 %; to 2026-11-22T09:30:00Z"
-        );
+        assert_eq!(describe(&update, None), "changes: 2 created, 1 deleted, limit 97 %, 1,300 calls, to 09:30:00Z");
     }
 
     #[test]
