@@ -40,6 +40,8 @@ const REDELIVERED_ROWS: u64 = 100_000;
 const CHANGED_EVERY: u64 = 100;
 const KILL_ROWS: u64 = 40_000;
 const KILLS: u32 = 5;
+/// A batch is in flight until its checkpoint is saved: for so long at most after its answer has left the simulator.
+const CHECKPOINT_MS: i64 = 30;
 /// Of an invocation that is going to be killed; its lease lasts as long.
 const KILL_INVOCATION: Duration = Duration::from_secs(6);
 const PEER_ROWS: u64 = 100_000;
@@ -240,7 +242,7 @@ async fn kill() -> Outcome {
     let event = world.upload("a.csv", rows::file(0..KILL_ROWS, |_| false))?;
     let chance = Rng::seeded(7);
     let mut next = event;
-    let mut in_flight = Vec::new();
+    let (mut in_flight, mut unanswered) = (Vec::new(), 0);
     for _ in 0..KILLS {
         let process = world.process()?;
         let upserts = world.upserts().len();
@@ -253,21 +255,27 @@ async fn kill() -> Outcome {
             process.kill().await?;
             // What was on the wire arrives.
             pause(Duration::from_millis(50)).await;
-            let unanswered = |entry: &&LogEntry| entry.at >= answered;
-            Outcome::Ok(world.upserts().iter().filter(unanswered).map(|entry| entry.inputs).sum::<usize>())
+            let since = |moment| {
+                let is_later = |entry: &&LogEntry| entry.at >= moment;
+                world.upserts().iter().filter(is_later).map(|entry| entry.inputs).sum::<usize>()
+            };
+            Outcome::Ok((since(answered - jiff::SignedDuration::from_millis(CHECKPOINT_MS)), since(answered)))
         };
-        let (answer, unanswered) = tokio::join!(world.invoke(&next, KILL_INVOCATION), until_killed);
+        let (answer, counted) = tokio::join!(world.invoke(&next, KILL_INVOCATION), until_killed);
         if let Ok(answer) = answer {
             return Err(format!("a kill came too late: {answer}").into());
         }
-        in_flight.push(unanswered?);
+        let counted = counted?;
+        in_flight.push(counted.0);
+        unanswered += counted.1;
         next = json!({ "job": "resume" });
     }
     let _process = world.process()?;
     world.import(&next).await?;
     let again = world.inputs_sent() - usize::try_from(KILL_ROWS)?;
     let flying: usize = in_flight.iter().sum();
-    tell("inputs in calls that were in flight at the kills", &format!("{flying} ({in_flight:?})"), None);
+    let figure = format!("{flying} ({in_flight:?}), {unanswered} of them not yet answered");
+    tell(&format!("inputs in flight at the kills, {CHECKPOINT_MS} ms for a checkpoint included"), &figure, None);
     tell("inputs sent again", &again.to_string(), Some(("no more than those in flight", again <= flying)));
     let records = world.portal().record_count("contacts");
     tell("records in the end", &records.to_string(), Some(("one for each row", records as u64 == KILL_ROWS)));

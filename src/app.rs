@@ -28,7 +28,12 @@ use crate::{
     queue::{Queue, Sqs},
     report::{Outcome, Report},
     secrets::{Secrets, SecretsManager},
-    state::{Table, dynamo::DynamoTable, limits::SharedBudget, runs::{Run, Runs}},
+    state::{
+        Table,
+        dynamo::DynamoTable,
+        limits::SharedBudget,
+        runs::{Run, Runs},
+    },
 };
 
 /// How a job is coming along.

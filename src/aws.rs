@@ -5,7 +5,10 @@
 
 use std::{error::Error as StdError, time::Duration};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig, retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig,
+    timeout::TimeoutConfig,
+};
 use aws_sdk_s3::{
     config::{Credentials, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider},
     error::{ProvideErrorMetadata, SdkError},
@@ -78,8 +81,14 @@ impl Clients {
     pub fn new(config: &SdkConfig) -> Self {
         // A stand-in's name (`localhost`) has no sub-domain for each bucket.
         let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(is_endpoint_overridden(config));
-        // The services of small calls get short time-outs.
-        let small = config.clone().into_builder().timeout_config(small_timeouts()).build();
+        // The services of small calls get short time-outs. A watch over the flow of their bodies, each a packet or two, would cost a
+        // tenth of the call's CPU and add nothing to those.
+        let small = config
+            .clone()
+            .into_builder()
+            .timeout_config(small_timeouts())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .build();
         Self {
             s3: aws_sdk_s3::Client::from_conf(s3.build()),
             dynamodb: aws_sdk_dynamodb::Client::new(&small),

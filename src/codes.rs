@@ -124,8 +124,6 @@ codes! {
     ABORT_IF_REJECTED: "Look at the rejects. Raise abort_if_rejected if the file is right.";
     /// Mode `mirror` would archive more records than the brake allows.
     MIRROR_BRAKE: "Look at the file: is it whole? If it is, raise mirror_max_archived and drop it again; no record was archived.";
-    /// Another invocation holds the run.
-    RUN_BUSY: "Nothing to do: the other invocation goes on with it.";
     /// Several invocations in a row made no progress.
     NO_PROGRESS: "Look at the last error; raise the function's time-out or memory if single batches do not fit.";
     /// Another invocation took the run over.

@@ -1,6 +1,6 @@
 //! The words that all jobs share: what moves, and what becomes of it.
 
-use std::rc::Rc;
+use std::{borrow::Cow, rc::Rc};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +39,7 @@ impl std::fmt::Display for ObjectType {
 pub type PropertyName = Rc<str>;
 
 /// One record to be written: what HubSpot identifies it by, and the properties to set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Input {
     /// The key's value as it is sent.
     pub key: String,
@@ -66,7 +66,14 @@ impl Input {
 
 /// A key without regard to case or surrounding space.
 pub fn fold_key(key: &str) -> String {
-    key.trim().to_lowercase()
+    folded(key).into_owned()
+}
+
+/// As [`fold_key`], without a copy where the key is in lower case already, as most are.
+pub fn folded(key: &str) -> Cow<'_, str> {
+    let key = key.trim();
+    let is_folded = key.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    if is_folded { Cow::Borrowed(key) } else { Cow::Owned(key.to_lowercase()) }
 }
 
 /// Why a row will never succeed as it is.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::Result,
     hubspot::{
-        cms::{CmsOrder, CmsQuery},
+        cms::{CMS_PAGE, CmsOrder, CmsQuery},
         records::RawRecord,
         resources::{CmsResource, Deletes},
     },
@@ -25,10 +25,13 @@ use crate::{
 /// Pages of one list: 100 items each. HubSpot's own ceilings for pages and posts are far below.
 const PAGES_MAX: usize = 5_000;
 
+/// How often a list is read for a snapshot, until it shows nothing new.
+const LISTS_MAX: usize = 4;
+
 impl Job {
     /// What was updated since the trailing pass; the window's start where that is earlier.
     pub(super) async fn cms_pass(&mut self, cms: &CmsResource, from: Timestamp, until: Timestamp) -> Result<bool> {
-        let from = from.min(self.progress.trailing.unwrap_or(from));
+        let from = from.min(self.progress.trailing.unwrap_or(from)) - jiff::SignedDuration::from_millis(1);
         let query = CmsQuery { order: CmsOrder::Updated, updated_after: Some(from), archived: false };
         self.cms_list(cms, &query, |job, record| {
             // What is younger than the window belongs to the next one.
@@ -40,17 +43,29 @@ impl Job {
     /// Everything that exists.
     pub(super) async fn cms_snapshot(&mut self, cms: &CmsResource) -> Result<bool> {
         let by_absence = cms.deletes == Deletes::Absence;
-        let all = self
-            .cms_list(cms, &CmsQuery::default(), |job, record| {
-                let id = record.id.clone();
-                job.emit_snapshot(record, None, None)?;
-                if by_absence {
-                    job.learn(&Delta::Present(id));
-                }
-                Ok(())
-            })
-            .await;
-        all
+        let mut seen = BTreeSet::new();
+        // Where the cursor is an offset, a deletion between two pages hides an item: what a list lacked, the next one has.
+        for _ in 0..LISTS_MAX {
+            let before = seen.len();
+            let all = self
+                .cms_list(cms, &CmsQuery::default(), |job, record| {
+                    if !seen.insert(record.id.clone()) {
+                        return Ok(());
+                    }
+                    if by_absence {
+                        job.learn(&Delta::Present(record.id.clone()));
+                    }
+                    job.emit_snapshot(record, None, None)
+                })
+                .await?;
+            if !all {
+                return Ok(false);
+            }
+            if seen.len() == before || seen.len() < CMS_PAGE {
+                break;
+            }
+        }
+        Ok(true)
     }
 
     /// What was deleted, and what came back.
@@ -78,6 +93,8 @@ impl Job {
             for id in left {
                 match self.account.read_cms(cms, &id.to_string(), false, calls_until).await? {
                     Some(record) if record.archived_at.is_none() => self.take_cms(record, cms)?,
+                    // A list that was read while things moved may lack one that is there.
+                    _ if self.account.read_cms(cms, &id.to_string(), true, calls_until).await?.is_some() => {}
                     _ => self.learn(&Delta::Unarchived(id)),
                 }
             }

@@ -39,7 +39,7 @@ pub struct Config {
     /// What to do with objects that land in S3.
     #[serde(default)]
     pub imports: Vec<Import>,
-    /// What to capture from HubSpot, on a schedule. Checked, but not done by this version.
+    /// What to capture from HubSpot, on a schedule.
     #[serde(default)]
     pub captures: Vec<Capture>,
     /// What to keep in step with Salesforce, on a schedule. Checked, but not done by this version.

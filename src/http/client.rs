@@ -27,6 +27,9 @@ const IDLE_MAX: Duration = Duration::from_secs(50);
 /// No answer that hubferry asks for is larger: 100 records of a thousand properties stay well below.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Room made for an answer ahead of its bytes: that of 100 records with some dozens of properties.
+const BODY_ROOM_MAX: usize = 1024 * 1024;
+
 /// Carries requests with reqwest.
 pub struct ReqwestService {
     client: reqwest::Client,
@@ -65,7 +68,9 @@ impl HttpService for ReqwestService {
         let mut answer = Response::new(Bytes::new());
         *answer.status_mut() = response.status();
         *answer.headers_mut() = std::mem::take(response.headers_mut());
-        let mut body = Vec::new();
+        // Answers come in one piece where they fit; the room that is announced is not believed beyond reason.
+        let announced = response.content_length().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or_default();
+        let mut body = Vec::with_capacity(announced.min(BODY_ROOM_MAX));
         while let Some(chunk) = response.chunk().await.map_err(|error| lost(&error.without_url(), Sent::Maybe))? {
             if body.len() + chunk.len() > BODY_BYTES_MAX {
                 let message = format!("the answer is larger than {BODY_BYTES_MAX} bytes");

@@ -79,6 +79,8 @@ struct State {
     /// The newest refresh token, where it could not be written back.
     unsaved: Option<(Redacted, Redacted, String)>,
     refused: Option<(u64, Duration)>,
+    /// When the secret was last read because a token may not do something.
+    reread_at: Option<Duration>,
 }
 
 /// The tokens of one account.
@@ -149,6 +151,25 @@ impl TokenSource {
             self.state.borrow_mut().refused = Some((generation.max(self.state_generation()), now));
         }
         outcome
+    }
+
+    /// HubSpot says that the token of this generation may not do something: another one, if the secret holds one by now. Looks once for all
+    /// who were told so at about the same time.
+    pub async fn replaced(&self, generation: u64, deadline: Deadline) -> Option<Token> {
+        let _turn = self.turn.lock().await;
+        let now = self.parts.clock.elapsed();
+        let newer = |token: &Token| token.generation > generation;
+        {
+            let mut state = self.state.borrow_mut();
+            if let Some(held) = state.held.as_ref().filter(|held| newer(&held.token)) {
+                return Some(held.token.clone());
+            }
+            if state.reread_at.is_some_and(|at| now.saturating_sub(at) < REFUSED_FOR) {
+                return None;
+            }
+            state.reread_at = Some(now);
+        }
+        self.renew(deadline).await.ok().filter(newer)
     }
 
     fn state_generation(&self) -> u64 {

@@ -177,11 +177,6 @@ impl Account {
         self.limiter.counts()
     }
 
-    /// How much of the ten-second limit was used while calls were made, in percent.
-    pub fn limit_use_percent(&self) -> f64 {
-        self.limiter.limit_use_percent()
-    }
-
     /// When the day's calls are there again: after `DAILY_LIMIT`, the moment to continue at.
     pub fn day_ends(&self) -> Timestamp {
         self.limiter.day_ends()
@@ -285,6 +280,16 @@ impl Account {
                     let message =
                         format!("{what}: HubSpot refused two tokens of account `{}`: {told}", self.parts.name);
                     return Err(Error::new(ErrorKind::Unauthorized, codes::TOKEN_REFUSED, message));
+                }
+                (Decision::Stop(ErrorKind::Forbidden), answer) => {
+                    // The secret may hold a token by now that may do more.
+                    let other =
+                        if reauthorized { None } else { self.tokens.replaced(token.generation, deadline).await };
+                    let Some(other) = other else {
+                        return Err(self.stopped(&what, ErrorKind::Forbidden, failure, answer.as_ref(), tries, &told));
+                    };
+                    (reauthorized, token) = (true, other);
+                    self.limiter.retried();
                 }
                 (Decision::Stop(ErrorKind::Refused | ErrorKind::NotFound), Some(answer)) => return Ok(answer),
                 (Decision::Stop(kind), answer) => {

@@ -2,14 +2,10 @@
 //!
 //! An upsert may be sent any number of times, so everything that is not known is asked again in smaller or later calls, within bounds.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{cell::RefCell, collections::HashSet};
 
 use bytes::Bytes;
 use http::StatusCode;
-use serde::{
-    Serialize, Serializer,
-    ser::{SerializeMap, SerializeSeq},
-};
 
 use super::{
     account::{Account, Answer, Call, describe},
@@ -21,7 +17,7 @@ use crate::{
     clock::Deadline,
     codes,
     http::rate_limit::Permit,
-    record::{Input, ObjectType, Reason, fold_key},
+    record::{Input, ObjectType, Reason, fold_key, folded},
 };
 
 /// HubSpot refuses a call with more inputs.
@@ -129,10 +125,12 @@ impl Account {
             let body = encode(write, &members, &prefix)?;
             let mut call = Call::post(self.paths.objects(write.object, write.kind.path()), body);
             call.repeatable = write.kind != WriteKind::Create;
+            let position =
+                |trace: &str| trace.strip_prefix(&prefix)?.parse().ok().filter(|at: &usize| *at < group.members.len());
             // Read once, for both questions: whether it can be read, and what it says.
             let batch = RefCell::new(None);
             let readable = |answer: &Answer| {
-                let read = BatchAnswer::read(&answer.body, write.id_property);
+                let read = BatchAnswer::read(&answer.body, write.id_property, position);
                 let is_readable = read.is_some();
                 batch.replace(read);
                 is_readable
@@ -147,7 +145,8 @@ impl Account {
                 Err(error) => return Err(error),
             };
             if answer.status.is_success() {
-                work.accept(group, &members, &batch.take().unwrap_or_default(), &prefix);
+                let batch = batch.take().unwrap_or_default();
+                work.accept(group, &members, batch, &prefix);
             } else {
                 work.refuse(group, &members, &answer)?;
             }
@@ -160,12 +159,12 @@ impl Work<'_> {
     /// Calls of at most [`BATCH_INPUTS_MAX`] inputs and about [`BATCH_BYTES_MAX`] bytes, no key twice in one.
     fn split(&mut self) {
         let mut groups = Vec::new();
-        let (mut members, mut keys, mut bytes) = (Vec::new(), BTreeSet::new(), 0);
+        let (mut members, mut keys, mut bytes) = (Vec::new(), HashSet::new(), 0);
         for (at, input) in self.inputs.iter().enumerate() {
             if self.verdicts.get(at).is_none_or(Option::is_some) {
                 continue;
             }
-            let key = input.folded_key();
+            let key = folded(&input.key);
             let full =
                 members.len() >= BATCH_INPUTS_MAX || bytes + input.bytes() > BATCH_BYTES_MAX || keys.contains(&key);
             if full && !members.is_empty() {
@@ -193,7 +192,7 @@ impl Work<'_> {
     }
 
     /// A 2xx: takes the verdicts it holds and sends the rest again.
-    fn accept(&mut self, group: Group, members: &[&Input], batch: &BatchAnswer, prefix: &str) {
+    fn accept(&mut self, group: Group, members: &[&Input], batch: BatchAnswer, prefix: &str) {
         let write = self.write;
         // Archiving answers with nothing at all.
         if write.kind == WriteKind::Archive && batch.errors.is_empty() && batch.results.is_empty() {
@@ -378,68 +377,74 @@ impl Write<'_> {
     }
 }
 
-/// The JSON body of one batch call. The trace id of each input is `prefix` and its place among `members`.
+/// The JSON body of one batch call, written straight into bytes. The trace id of each input is `prefix` and its place among `members`.
 ///
 /// # Errors
 /// `HUBSPOT_REFUSED`, of kind `Corrupt`, if it cannot be encoded, which text never is.
 pub fn encode(write: Write<'_>, members: &[&Input], prefix: &str) -> Result<Bytes> {
-    let body = serde_json::to_vec(&Body { write, members, prefix }).map_err(|error| {
+    encoded(write, members, prefix).map(Bytes::from).map_err(|error| {
         Error::new(ErrorKind::Corrupt, codes::HUBSPOT_REFUSED, "a batch cannot be encoded").with_source(error)
-    })?;
-    Ok(body.into())
+    })
 }
 
-/// The body of a batch, written straight into bytes.
-struct Body<'a> {
-    write: Write<'a>,
-    members: &'a [&'a Input],
-    prefix: &'a str,
-}
-
-struct BodyInputs<'a>(&'a Body<'a>);
-struct BodyInput<'a>(&'a Body<'a>, usize, &'a Input);
-struct Properties<'a>(&'a Input);
-
-impl Serialize for Body<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry("inputs", &BodyInputs(self))?;
-        map.end()
+fn encoded(write: Write<'_>, members: &[&Input], prefix: &str) -> serde_json::Result<Vec<u8>> {
+    let mut body = Vec::with_capacity(32 + members.iter().map(|input| input.bytes() + prefix.len()).sum::<usize>());
+    // The same for all: text that is ready to be copied.
+    let mut id_property = Vec::new();
+    if let (WriteKind::Upsert | WriteKind::Update, Some(property)) = (write.kind, write.id_property) {
+        id_property.extend_from_slice(b"\"idProperty\":");
+        text(&mut id_property, property)?;
+        id_property.push(b',');
     }
+    let mut trace = b",\"objectWriteTraceId\":".to_vec();
+    text(&mut trace, prefix)?;
+    // The place comes before the closing quote.
+    trace.pop();
+    body.extend_from_slice(b"{\"inputs\":[");
+    for (at, input) in members.iter().enumerate() {
+        body.extend_from_slice(if at == 0 { b"{" } else { b",{" });
+        if write.kind != WriteKind::Create {
+            body.extend_from_slice(b"\"id\":");
+            text(&mut body, &input.key)?;
+        }
+        if write.kind != WriteKind::Archive {
+            if write.kind != WriteKind::Create {
+                body.push(b',');
+            }
+            body.extend_from_slice(&id_property);
+            body.extend_from_slice(b"\"properties\":{");
+            for (number, (name, value)) in input.properties.iter().enumerate() {
+                if number > 0 {
+                    body.push(b',');
+                }
+                text(&mut body, name)?;
+                body.push(b':');
+                text(&mut body, value)?;
+            }
+            body.push(b'}');
+            body.extend_from_slice(&trace);
+            serde_json::to_writer(&mut body, &at)?;
+            body.push(b'"');
+        }
+        body.push(b'}');
+    }
+    body.extend_from_slice(b"]}");
+    Ok(body)
 }
 
-impl Serialize for BodyInputs<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(Some(self.0.members.len()))?;
-        for (at, input) in self.0.members.iter().enumerate() {
-            list.serialize_element(&BodyInput(self.0, at, input))?;
-        }
-        list.end()
+/// Appends a JSON string. Nearly all texts need no escape, which is found out many bytes at a time.
+fn text(body: &mut Vec<u8>, text: &str) -> serde_json::Result<()> {
+    const STEP: usize = 16;
+    let escaped = |bytes: &[u8]| {
+        bytes.iter().fold(false, |found, byte| found | (*byte < b' ') | (*byte == b'"') | (*byte == b'\\'))
+    };
+    if text.as_bytes().chunks(STEP).any(escaped) {
+        return serde_json::to_writer(body, text);
     }
-}
-
-impl Serialize for BodyInput<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(body, at, input) = self;
-        let mut map = serializer.serialize_map(None)?;
-        if body.write.kind != WriteKind::Create {
-            map.serialize_entry("id", &input.key)?;
-        }
-        if let (WriteKind::Upsert | WriteKind::Update, Some(property)) = (body.write.kind, body.write.id_property) {
-            map.serialize_entry("idProperty", property)?;
-        }
-        if body.write.kind != WriteKind::Archive {
-            map.serialize_entry("properties", &Properties(input))?;
-            map.serialize_entry("objectWriteTraceId", &format_args!("{}{at}", body.prefix))?;
-        }
-        map.end()
-    }
-}
-
-impl Serialize for Properties<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.properties.iter().map(|(name, value)| (&**name, value)))
-    }
+    body.push(b'"');
+    body.extend_from_slice(text.as_bytes());
+    body.push(b'"');
+    Ok(())
 }
 
 #[cfg(test)]

@@ -525,6 +525,49 @@ struct Fate {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
     #[test]
+    fn a_body_is_json_whatever_its_texts_hold(
+        rows in proptest::collection::vec(("\\PC{0,8}|[\"\\\\\u{0}-\u{1f}é€😀x]{0,40}", proptest::collection::vec("[\"\\\\\u{0}-\u{1f}ü a-z]{0,40}", 0..3)), 1..12),
+        property in "[a-z_]{1,9}|a\"b",
+    ) {
+        let object = ObjectType("contacts".to_owned());
+        let inputs: Vec<Input> = rows
+            .into_iter()
+            .map(|(key, values)| Input {
+                key,
+                properties: values.into_iter().enumerate().map(|(at, value)| (format!("p{at}\"").into(), value)).collect(),
+            })
+            .collect();
+        let members: Vec<&Input> = inputs.iter().collect();
+        for kind in [WriteKind::Upsert, WriteKind::Create, WriteKind::Update, WriteKind::Archive] {
+            for id_property in [Some(property.as_str()), None] {
+                let body = encode(Write { kind, object: &object, id_property }, &members, "7f-3-").unwrap();
+                let body: Value = serde_json::from_slice(&body).unwrap();
+                let expected: Vec<Value> = members
+                    .iter()
+                    .enumerate()
+                    .map(|(at, input)| {
+                        let mut one = serde_json::Map::new();
+                        if kind != WriteKind::Create {
+                            one.insert("id".to_owned(), input.key.as_str().into());
+                        }
+                        if let (WriteKind::Upsert | WriteKind::Update, Some(property)) = (kind, id_property) {
+                            one.insert("idProperty".to_owned(), property.into());
+                        }
+                        if kind != WriteKind::Archive {
+                            let properties: serde_json::Map<String, Value> =
+                                input.properties.iter().map(|(name, value)| (name.to_string(), value.as_str().into())).collect();
+                            one.insert("properties".to_owned(), properties.into());
+                            one.insert("objectWriteTraceId".to_owned(), format!("7f-3-{at}").into());
+                        }
+                        one.into()
+                    })
+                    .collect();
+                assert_eq!(body, json!({ "inputs": expected }));
+            }
+        }
+    }
+
+    #[test]
     fn every_input_gets_its_own_verdict(
         fates in proptest::collection::vec((proptest::bool::ANY, proptest::bool::ANY, proptest::bool::weighted(0.2), 0u32..1_000), 1..150)
     ) {

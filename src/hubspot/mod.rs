@@ -17,4 +17,5 @@ pub mod read;
 pub mod records;
 pub mod resources;
 pub mod search;
+mod skim;
 pub mod verdict;

@@ -252,7 +252,7 @@ impl Account {
         }
     }
 
-    /// Records by id, by the id that was asked for; a merged one stands there under its present id ([`RawRecord::id`]).
+    /// Records by id, by the id that was asked for; a merged one stands there under its present id (`id` of [`RawRecord`]).
     ///
     /// Those that are gone or archived (or, if archived ones are wanted, are not) are absent. Any number of ids, up to [`Wanted::page`] a
     /// call, several calls at once. Absence is HubSpot's word: silence about an id is asked again, in smaller calls, and in the end an error

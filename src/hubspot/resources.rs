@@ -290,7 +290,7 @@ fn snake_case(name: &str) -> String {
 
 fn unknown(name: &str) -> Error {
     let names = Resource::names();
-    let full = if name.contains('.') { name.to_owned() } else { format!("crm.{name}") };
+    let full = if name.is_empty() || name.contains('.') { name.to_owned() } else { format!("crm.{name}") };
     let near = nearest(&full, names.iter().map(String::as_str), NEAREST_TOLD);
     let shown: String = name.chars().take(60).collect();
     let message = if near.is_empty() {

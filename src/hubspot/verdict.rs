@@ -2,12 +2,9 @@
 //!
 //! Pure. Answers are matched to inputs by trace id, then by key, then by elimination: never by position, and never by status.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::envelope::Refusal;
+use super::{envelope::Refusal, skim};
 use crate::{
     codes,
     record::{Input, Reason, fold_key},
@@ -34,7 +31,8 @@ pub enum Verdict {
 pub(super) struct Found {
     pub(super) id: String,
     pub(super) created: Option<bool>,
-    pub(super) trace_id: Option<String>,
+    /// The place in the call of the input whose trace id was echoed.
+    pub(super) at: Option<usize>,
     /// The id property's value, where the trace id was not echoed.
     pub(super) key: Option<String>,
 }
@@ -46,39 +44,19 @@ pub(super) struct BatchAnswer {
     pub(super) errors: Vec<Refusal>,
 }
 
-/// What is read of most answers: properties, by far the largest part, are skipped unless they are needed.
-#[derive(Deserialize)]
-struct Quick<'a> {
-    #[serde(borrow, default)]
-    results: Vec<QuickFound<'a>>,
-    #[serde(default)]
-    errors: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct QuickFound<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    new: Option<bool>,
-    #[serde(borrow)]
-    object_write_trace_id: Cow<'a, str>,
-}
-
 impl BatchAnswer {
-    /// Reads a body; `None` if it is not JSON of any shape we know. An empty body (204) is an empty answer.
-    pub(super) fn read(body: &[u8], id_property: Option<&str>) -> Option<Self> {
+    /// Reads a body; `None` if it is not JSON of any shape we know. An empty body (204) is an empty answer. `position` gives the place in
+    /// the call that a trace id of it stands for.
+    pub(super) fn read(
+        body: &[u8],
+        id_property: Option<&str>,
+        position: impl Fn(&str) -> Option<usize>,
+    ) -> Option<Self> {
         if body.is_empty() {
             return Some(Self::default());
         }
-        if let Ok(quick) = serde_json::from_slice::<Quick<'_>>(body) {
-            let results = quick.results.into_iter().map(|found| Found {
-                id: found.id.into_owned(),
-                created: found.new,
-                trace_id: Some(found.object_write_trace_id.into_owned()),
-                key: None,
-            });
-            return Some(Self { results: results.collect(), errors: quick.errors.iter().map(Refusal::of).collect() });
+        if let Some(answer) = skim::answer(body, &position) {
+            return Some(answer);
         }
         let json: Value = serde_json::from_slice(body).ok()?;
         let json = json.as_object()?;
@@ -91,7 +69,7 @@ impl BatchAnswer {
         let results = list("results").map(|found| Found {
             id: found.get("id").and_then(text).unwrap_or_default(),
             created: found.get("new").and_then(Value::as_bool),
-            trace_id: found.get("objectWriteTraceId").and_then(text),
+            at: found.get("objectWriteTraceId").and_then(text).and_then(|trace| position(&trace)),
             key: id_property.and_then(|name| found.get("properties")?.get(name)).and_then(text),
         });
         Some(Self { results: results.collect(), errors: list("errors").map(Refusal::of).collect() })
@@ -108,7 +86,7 @@ pub(super) struct Judgement {
 
 /// Matches `answer` to the `members` of a call. `position` gives the position that a trace id of this call stands for.
 pub(super) fn judge(
-    answer: &BatchAnswer,
+    answer: BatchAnswer,
     members: &[&Input],
     by_record_id: bool,
     position: impl Fn(&str) -> Option<usize>,
@@ -127,11 +105,10 @@ pub(super) fn judge(
     };
     let mut nameless_results = Vec::new();
     let mut nameless_errors = Vec::new();
-    for found in &answer.results {
-        let traced = found.trace_id.as_deref().and_then(&position);
+    for found in answer.results {
         let keyed = || if by_record_id { with_key(&found.id) } else { with_key(found.key.as_deref()?) };
-        match traced.or_else(keyed) {
-            Some(at) => set(at, Verdict::Written { id: found.id.clone(), created: found.created.unwrap_or(false) }),
+        match found.at.or_else(keyed) {
+            Some(at) => set(at, Verdict::Written { id: found.id, created: found.created.unwrap_or(false) }),
             None => nameless_results.push(found),
         }
     }
@@ -175,7 +152,7 @@ pub(super) fn judge(
 
 /// The reason for a row, in HubSpot's words, the row's values masked.
 pub(super) fn reason(refusal: &Refusal, input: &Input) -> Reason {
-    let code = refusal.code();
+    let code = if is_forgotten(refusal) { codes::GDPR_BLACKLISTED_EMAIL.as_str() } else { refusal.code() };
     let plain = !code.is_empty()
         && code.len() <= 80
         && code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
@@ -186,4 +163,12 @@ pub(super) fn reason(refusal: &Refusal, input: &Input) -> Reason {
         code,
         if text.is_empty() { "HubSpot refused the row and did not say why".to_owned() } else { text },
     )
+}
+
+/// Whether the row's address was deleted for privacy. HubSpot's code is that of any address it does not take (`INVALID_EMAIL`); only the words
+/// tell that correcting the address is not what is to be done.
+fn is_forgotten(refusal: &Refusal) -> bool {
+    const WORDS: &str = "email has been gdpr blacklisted";
+    let says = |message: &str| message.to_ascii_lowercase().contains(WORDS);
+    says(&refusal.message) || refusal.faults.iter().any(|fault| says(&fault.message))
 }

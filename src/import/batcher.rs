@@ -10,7 +10,7 @@ use std::{
 
 use super::ledger::RowId;
 pub use crate::hubspot::batch::{BATCH_BYTES_MAX, BATCH_INPUTS_MAX};
-use crate::record::{Input, PropertyName};
+use crate::record::{Input, PropertyName, folded};
 
 /// One record to be written, with the rows it stands for, in file order.
 #[derive(Debug, Clone)]
@@ -104,7 +104,7 @@ impl Batcher {
 
     /// Adds what a row says about a record.
     pub fn add(&mut self, row: RowId, input: Input) {
-        let folded: Rc<str> = input.folded_key().into();
+        let folded: Rc<str> = folded(&input.key).into();
         match self.places.get(&folded) {
             None => {
                 self.push_ready(Pending::new(folded, row, input));
@@ -161,7 +161,7 @@ impl Batcher {
 
     /// The next batch, in order; its keys are in flight until [`Self::landed`] or [`Self::refused`].
     pub fn take(&mut self) -> Vec<Pending> {
-        let mut batch = Vec::new();
+        let mut batch = Vec::with_capacity(BATCH_INPUTS_MAX.min(self.ready.len()));
         let mut bytes = 0;
         while batch.len() < BATCH_INPUTS_MAX {
             let Some(next) = self.ready.front() else { break };
@@ -171,7 +171,9 @@ impl Batcher {
             }
             let Some(pending) = self.ready.pop_front() else { break };
             self.taken += 1;
-            self.places.insert(pending.folded.clone(), None);
+            if let Some(place) = self.places.get_mut(&pending.folded) {
+                *place = None;
+            }
             batch.push(pending);
         }
         batch

@@ -1,9 +1,10 @@
 //! The end of an invocation's work on an import: rejects joined, report stored, context and run closed; or the run handed over to the next
 //! invocation.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 
 use super::{
     index::Ending,
@@ -18,7 +19,7 @@ use crate::{
     hubspot::account::Account,
     objects::Location,
     report::{Cost, Counts, FilePosition, Outcome, Report, ReportError, Source},
-    state::runs::{Lease, Run, RunSource},
+    state::runs::{Lease, Run, RunSource, STALLS_MAX},
 };
 
 /// How soon a continuation is delivered: at once.
@@ -125,26 +126,40 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     if outcome.is_final() && any_rejects {
         let head = columns.as_ref().map(Columns::rejects_head).unwrap_or_default();
         let joining = patiently(env, async || job.rejects.join(&rejects_at, &head, media_type).await);
-        let joined = job::held(&job.runs, &job.lease, &*env.clock, job.deadline, joining).await;
-        if let Err(error) = joined {
-            if is_passing(&error) || error.kind() == ErrorKind::Fenced {
-                return Err(error);
+        match in_time(&job, joining).await {
+            Ok(Some(())) => {}
+            // Another invocation has more time for it. What did not fit into several whole ones never will.
+            Ok(None) if run.stalls <= STALLS_MAX => (outcome, failure) = (Outcome::Yielded, None),
+            Ok(None) => {
+                rejects_lost = true;
+                outcome = Outcome::Failed;
+                let message = "the rejects are too many to be joined in one invocation's time";
+                failure.get_or_insert_with(|| Error::new(ErrorKind::Corrupt, codes::NO_PROGRESS, message));
             }
+            Err(error) if is_passing(&error) || error.kind() == ErrorKind::Fenced => return Err(error),
             // Refused for good: the run must end all the same, and say so.
-            rejects_lost = true;
-            outcome = Outcome::Failed;
-            failure = Some(error.context("writing the rejects"));
+            Err(error) => {
+                rejects_lost = true;
+                outcome = Outcome::Failed;
+                failure = Some(error.context("writing the rejects"));
+            }
+        }
+        if rejects_lost {
+            job.note(format!("the rejects are left in pieces: {}rejects-*", job.state_folder()));
         }
     }
     if outcome.is_final() {
         let all_rows = job.progress.rows.add_up() && matches!(outcome, Outcome::Done | Outcome::Aborted);
-        job.end_index(match outcome {
+        let ending = match outcome {
             _ if nothing_written => None,
             Outcome::Done if !not_mirrored => Some(Ending::Delivered),
             _ if not_mirrored && all_rows => Some(Ending::NotArchived),
             _ => Some(Ending::CutShort),
-        })
-        .await;
+        };
+        // One more invocation is worth the index, no more.
+        if !job.end_index(ending, run.stalls <= 1).await? {
+            (outcome, failure) = (Outcome::Yielded, None);
+        }
     }
     job.count_costs();
     let progress = &job.progress;
@@ -195,7 +210,9 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
         patiently(env, async || app.runs().finish(&job.lease, &report).await).await?;
         // Nothing points to the chunks any more; should this fail, a lifecycle rule removes them.
         let removed = async {
-            job.rejects.remove().await?;
+            if !rejects_lost {
+                job.rejects.remove().await?;
+            }
             match &job.delivered {
                 Some(delivered) => delivered.log.remove().await,
                 None => Ok(()),
@@ -209,6 +226,22 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     }
     log_summary(&report);
     Ok(report)
+}
+
+/// What is left of an invocation for the report and the run's last writes, at most.
+const LAST_WRITES: Duration = Duration::from_secs(3);
+
+/// Renews the lease while something goes on whose length depends on the file, and gives it up before the invocation ends. `None` where it
+/// was given up.
+pub(super) async fn in_time<T>(job: &Job, work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+    let clock = &job.env.clock;
+    let left = job.deadline.remaining(clock.now());
+    let time_out = clock.sleep(left.saturating_sub(LAST_WRITES).max(left / 2));
+    let work = pin!(job::held(&job.runs, &job.lease, &**clock, job.deadline, work));
+    match select(work, time_out).await {
+        Either::Left((done, _)) => done.map(Some),
+        Either::Right(((), _)) => Ok(None),
+    }
 }
 
 /// Repeats what failed for a passing reason, for about half a lease: what follows the work must not be lost to a hiccup of S3 or DynamoDB.

@@ -12,7 +12,7 @@ use crate::{
     csv::{dialect::Dialect, records::Start},
     error::Result,
     hubspot::{
-        model::{ObjectSchema, PropertyOption},
+        model::ObjectSchema,
         properties::{NewProperty, SchemaParts},
     },
     mapping::TypeInference,
@@ -62,27 +62,27 @@ impl Job {
         let inference = self.infer_types(columns, dialect, names, compression).await?;
         for (schema, place, property, is_key) in missing {
             let header = columns.header.get(place).map(String::as_str).unwrap_or_default();
-            let guessed = inference.property(place, header, property.as_deref());
-            if schema.properties.contains_key(&guessed.name) {
+            let mut new = inference.property(place, header, property.as_deref());
+            if schema.properties.contains_key(&new.name) {
                 continue;
             }
-            let group_name = schema
+            new.group_name = schema
                 .properties
                 .values()
                 .find(|known| ["email", "domain", "dealname", "subject", "name"].contains(&known.name.as_str()))
                 .or_else(|| schema.properties.values().find(|known| !known.group_name.is_empty()))
                 .map(|known| known.group_name.clone())
                 .unwrap_or_default();
-            let new = NewProperty {
-                name: guessed.name,
-                label: guessed.label,
+            if is_key {
                 // What identifies records is compared as text.
-                kind: if is_key { "string" } else { guessed.kind }.to_owned(),
-                field_type: if is_key { "text" } else { guessed.field_type }.to_owned(),
-                group_name,
-                has_unique_value: is_key,
-                options: if guessed.kind == "bool" && !is_key { yes_and_no() } else { Vec::new() },
-            };
+                new = NewProperty {
+                    kind: "string".to_owned(),
+                    field_type: "text".to_owned(),
+                    has_unique_value: true,
+                    options: Vec::new(),
+                    ..new
+                };
+            }
             self.account.create_property(&schema.object, &new, self.calls_until()).await?;
             tracing::info!(run_id = self.lease.run_id, object_type = %schema.object, property = new.name, "property created");
             self.note(format!("created the property `{}` ({}) of {}", new.name, new.kind, schema.object));
@@ -134,11 +134,4 @@ impl Job {
             }
         }
     }
-}
-
-/// HubSpot wants the two options of a boolean spelled out.
-fn yes_and_no() -> Vec<PropertyOption> {
-    let option =
-        |label: &str, value: &str| PropertyOption { label: label.to_owned(), value: value.to_owned(), hidden: false };
-    vec![option("Yes", "true"), option("No", "false")]
 }

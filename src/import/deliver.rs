@@ -112,7 +112,7 @@ impl Delivery {
     pub(super) async fn deliver(
         &self,
         number: &str,
-        inputs: Vec<Input>,
+        inputs: &[Input],
         permit: Permit,
         deadline: Deadline,
     ) -> Result<Vec<Delivered>> {
@@ -122,12 +122,12 @@ impl Delivery {
             && self.fill_if_empty.is_empty()
             && self.before_images.is_none();
         if plain {
-            let verdicts = self.account.upsert(&self.object, &self.key, &inputs, Some(permit), deadline).await?;
+            let verdicts = self.account.upsert(&self.object, &self.key, inputs, Some(permit), deadline).await?;
             return Ok(verdicts.into_iter().map(Delivered::from).collect());
         }
 
         let mut delivered: Vec<Option<Delivered>> = vec![None; inputs.len()];
-        let mut inputs = inputs;
+        let mut inputs = inputs.to_vec();
         let mut permit = Some(permit);
         if let Some(key_property) = &self.key_property {
             let keys: Vec<String> = inputs.iter().map(|input| input.key.clone()).collect();
@@ -279,14 +279,13 @@ impl Delivery {
             let found = found.get(planned.at).and_then(Option::as_ref);
             let line = match found {
                 Some(found) => {
-                    let old: serde_json::Map<String, serde_json::Value> = planned
-                        .input
-                        .properties
-                        .iter()
-                        .map(|(name, _)| {
-                            (name.to_string(), found.value(name).map_or(serde_json::Value::Null, Into::into))
-                        })
-                        .collect();
+                    // With an archived record goes all that was read of it.
+                    let old: serde_json::Map<String, serde_json::Value> = match planned.kind {
+                        WriteKind::Archive => archived_values(found),
+                        _ => (planned.input.properties.iter())
+                            .map(|(name, _)| (name.to_string(), found.value(name).map_or(json!(null), Into::into)))
+                            .collect(),
+                    };
                     json!({ "object": self.object, "existed": true, "id": found.id, "key": keys.get(planned.at), "archives": planned.kind == WriteKind::Archive,
                             "updated_at": found.updated_at, "before": old, "after": after(&planned.input) })
                 }
@@ -300,6 +299,11 @@ impl Delivery {
         let at = Location::new(&folder.bucket, format!("{}{number}.jsonl", folder.key));
         self.objects.put(&at, Bytes::from(body), "application/x-ndjson").await
     }
+}
+
+/// The values of a record that is about to be archived.
+pub(super) fn archived_values(found: &Found) -> serde_json::Map<String, serde_json::Value> {
+    found.properties.keys().filter_map(|name| Some((name.clone(), found.value(name)?.into()))).collect()
 }
 
 fn after(input: &Input) -> serde_json::Map<String, serde_json::Value> {

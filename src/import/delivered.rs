@@ -1,34 +1,27 @@
-//! The delivered index at work in a run: which rows are left out, what is remembered, and what mode `mirror` archives at the end.
+//! The delivered index at work in a run: which rows are left out, and what is remembered.
 
 use super::{
+    conclude::{in_time, patiently},
     deliver::fold,
-    index::{Claim, Ending, Fate, Fingerprint, Hasher, Index, Keeper, Mark, Missing, Verdict, entry, unreadable_entry},
+    index::{Claim, Ending, Fate, Fingerprint, Hasher, Index, Keeper, Mark, Verdict, entry, unreadable_entry},
     job::{Job, Lane},
     log::{Log, Unsaved},
 };
 use crate::{
-    codes,
     config::{Import, Mode},
     csv::Cells,
-    error::{Error, ErrorKind, Result},
-    hubspot::batch::{Write, WriteKind},
+    error::{ErrorKind, Result},
     objects::Location,
-    record::{Input, PropertyName},
+    record::Input,
     report::RowOutcome,
 };
 
-/// Pages of a list between two checkpoints while records are archived.
-const PAGES_PER_CHECKPOINT: u64 = 20;
-
-/// Bound of a list: a billion records.
-const PAGES_MAX: u64 = 10_000_000;
-
 /// An import's index for one invocation of a run.
 pub(super) struct DeliveredIndex {
-    keeper: Keeper,
-    claim: Option<Claim>,
-    hasher: Hasher,
-    index: Index,
+    pub(super) keeper: Keeper,
+    pub(super) claim: Option<Claim>,
+    pub(super) hasher: Hasher,
+    pub(super) index: Index,
     pub(super) log: Log,
     /// Rows equal to the last file's are left out.
     skips: bool,
@@ -41,18 +34,6 @@ pub(super) struct Marks {
     pub(super) marks: Vec<Mark>,
     /// The row was left out.
     pub(super) skipped: bool,
-}
-
-/// How the archiving of what is missing ended.
-pub(super) enum Mirrored {
-    /// What was missing is archived.
-    Done,
-    /// More is missing than the brake allows; nothing was archived.
-    Braked(Missing),
-    /// What is missing is not certain; nothing was archived. Why.
-    Uncertain(String),
-    /// The deadline is near.
-    Deadline,
 }
 
 /// Whether the import keeps an index.
@@ -106,119 +87,38 @@ impl Job {
         Location::new(&self.object.location.bucket, folder)
     }
 
-    /// Archives what the last file had and this one lacks. Every row of this file is in the log.
-    pub(super) async fn mirror(&mut self, lane: &Lane) -> Result<Mirrored> {
-        let Some(delivered) = &mut self.delivered else {
-            return Ok(Mirrored::Uncertain("there is no index".to_owned()));
-        };
-        let Some(claim) = &delivered.claim else { return Ok(Mirrored::Uncertain("there is no index".to_owned())) };
-        delivered.index = Index::absent(None);
-        let missing = delivered.keeper.missing(claim, &delivered.log, super::index::MISSING_MAX).await?;
-        if missing.count == 0 {
-            return Ok(Mirrored::Done);
-        }
-        // What an earlier invocation archived was allowed then.
-        let begun = self.progress.archived > 0 || self.progress.mirror_after.is_some();
-        if missing.count > self.import.mirror_max_archived.of(missing.known) && !begun {
-            return Ok(Mirrored::Braked(missing));
-        }
-        if !missing.is_certain() {
-            let why = missing.note.clone().unwrap_or_else(|| {
-                format!(
-                    "{} rows have no key that can be read, and {} records are missing: any of those rows may be one of them; nothing was archived",
-                    missing.unreadable, missing.count
-                )
-            });
-            return Ok(Mirrored::Uncertain(why));
-        }
-        let hasher = delivered.hasher;
-        let (margin, _) = super::flow::margins(self.deadline.remaining(self.env.clock.now()));
-        let calls_until = self.calls_until();
-        let begun_at = self.progress.mirror_after.clone();
-        let mut left = 0;
-        let key = lane.delivery.key.clone();
-        let properties: [PropertyName; 1] = [key.clone()];
-        for page in 1..=PAGES_MAX {
-            let now = self.env.clock.now();
-            if !self.deadline.allows(now, margin) {
-                self.save_mirror(begun_at.as_ref()).await?;
-                return Ok(Mirrored::Deadline);
-            }
-            let listed = self
-                .account
-                .list(&lane.object, &properties, self.progress.mirror_after.as_deref(), calls_until)
-                .await?;
-            let gone: Vec<Input> = listed
-                .records
-                .iter()
-                .filter(|record| {
-                    record
-                        .value(&key)
-                        .is_some_and(|value| missing.contains(hasher.key(0, &fold(&lane.delivery, value))))
-                })
-                .map(|record| Input { key: record.id.clone(), properties: Vec::new() })
-                .collect();
-            if !gone.is_empty() {
-                let write = Write { kind: WriteKind::Archive, object: &lane.object, id_property: None };
-                let mut verdicts = vec![None; gone.len()];
-                self.account.write(write, &gone, &mut verdicts, None, calls_until).await?;
-                let archived = verdicts
-                    .iter()
-                    .flatten()
-                    .filter(|verdict| matches!(verdict, crate::hubspot::verdict::Verdict::Written { .. }));
-                let archived = archived.count() as u64;
-                self.progress.archived += archived;
-                left += gone.len() as u64 - archived;
-            }
-            // A cursor stays behind what was archived: a page that is read again holds nothing more to archive.
-            self.progress.mirror_after.clone_from(&listed.after);
-            if listed.after.is_none() {
-                return Ok(match left {
-                    0 => Mirrored::Done,
-                    _ => Mirrored::Uncertain(format!(
-                        "{left} records that the file lacks could not be archived; the next run tries again"
-                    )),
-                });
-            }
-            if page % PAGES_PER_CHECKPOINT == 0 {
-                self.save_mirror(begun_at.as_ref()).await?;
-            }
-        }
-        Err(Error::new(
-            ErrorKind::Corrupt,
-            codes::HUBSPOT_ANSWER_UNREADABLE,
-            format!("the list of {} does not end", lane.object),
-        ))
-    }
-
-    async fn save_mirror(&mut self, begun_at: Option<&String>) -> Result<()> {
-        self.count_costs();
-        let (position, moved) = (self.progress.position, self.progress.mirror_after.as_ref() != begun_at);
-        self.runs.checkpoint(&self.lease, self.deadline, &position, &self.progress, moved).await
-    }
-
     /// Makes what was delivered the new index, or takes the run off the list of those that write. To be called before the run is finished.
-    /// Losing the index costs calls and nothing else, so that a failure here is a note.
-    pub(super) async fn end_index(&mut self, ending: Option<Ending>) {
-        let Some(delivered) = &mut self.delivered else { return };
+    /// Losing the index costs calls and nothing else, so that a failure here is a note; only a lost lease is an error.
+    ///
+    /// False if there was no time left and another invocation should do it; where `may_yield` is not set, the index is given up then.
+    pub(super) async fn end_index(&mut self, ending: Option<Ending>, may_yield: bool) -> Result<bool> {
+        let Some(delivered) = &mut self.delivered else { return Ok(true) };
         delivered.index = Index::absent(None);
-        let Some(claim) = &delivered.claim else { return };
+        let Some(delivered) = &self.delivered else { return Ok(true) };
+        let Some(claim) = &delivered.claim else { return Ok(true) };
         let (keeper, log) = (&delivered.keeper, &delivered.log);
+        let release =
+            async |wrote: bool| patiently(&self.env, async || keeper.release(claim, wrote).await).await.map(|()| None);
         let ended = match ending {
             // Keys without rows are of use to mode `mirror` only.
             Some(ending)
                 if keeps_index(&self.import) && (ending != Ending::CutShort || self.import.mode == Mode::Mirror) =>
             {
-                super::conclude::patiently(&self.env, async || keeper.publish(claim, log, ending).await)
-                    .await
-                    .map(|published| published.note)
+                let publishing = patiently(&self.env, async || keeper.publish(claim, log, ending).await);
+                match in_time(self, publishing).await {
+                    Ok(Some(published)) => Ok(published.note),
+                    Ok(None) if may_yield => return Ok(false),
+                    Ok(None) => {
+                        let note =
+                            "the delivered index does not fit into an invocation's time: the next run sends every row";
+                        release(true).await.map(|_: Option<String>| Some(note.to_owned()))
+                    }
+                    Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
+                    Err(error) => Err(error),
+                }
             }
-            None => {
-                super::conclude::patiently(&self.env, async || keeper.release(claim, false).await).await.map(|()| None)
-            }
-            Some(_) => {
-                super::conclude::patiently(&self.env, async || keeper.release(claim, true).await).await.map(|()| None)
-            }
+            None => release(false).await,
+            Some(_) => release(true).await,
         };
         match ended {
             Ok(None) => {}
@@ -228,6 +128,7 @@ impl Job {
                 self.note("the delivered index was not brought up to date: the next run sends every row".to_owned());
             }
         }
+        Ok(true)
     }
 }
 

@@ -70,8 +70,8 @@ const TICK: Duration = Duration::from_millis(500);
 const MARGIN_MIN: Duration = Duration::from_secs(1);
 pub(super) const MARGIN_MAX: Duration = Duration::from_secs(20);
 
-/// Shortest time between two checkpoints: that between two calls at HubSpot's largest usual limit, so that each batch has its own
-/// there and a faster account does not have more.
+/// Shortest time between two checkpoints where batches come faster than this. At HubSpot's usual limits they do not: there each batch
+/// has a checkpoint of its own as soon as its answer is here, so that a kill costs no more than what was in flight.
 const SAVE_EVERY: Duration = Duration::from_millis(50);
 
 /// The same for an import that keeps an index.
@@ -455,14 +455,18 @@ impl Flow<'_> {
         self.last_permit = elapsed;
         self.permits += 1;
         let lane = &mut self.loaded.lanes[index];
-        let batch = lane.batcher.take();
+        let mut batch = lane.batcher.take();
         let last_row = batch.iter().flat_map(|pending| &pending.rows).map(|(row, _)| row.number()).max().unwrap_or(0);
         self.unsaved.push(last_row);
         let delivery = lane.delivery.clone();
         let number = format!("before-{:06}-{:08}", self.job.lease.fence, self.permits);
         self.in_flight.push(Box::pin(async move {
-            let inputs: Vec<Input> = batch.iter().map(|pending| pending.input.clone()).collect();
-            let verdicts = delivery.deliver(&number, inputs, permit, deadline).await;
+            // Lent, not copied: nobody else looks at them while they are on their way.
+            let inputs: Vec<Input> = batch.iter_mut().map(|pending| std::mem::take(&mut pending.input)).collect();
+            let verdicts = delivery.deliver(&number, &inputs, permit, deadline).await;
+            for (pending, input) in batch.iter_mut().zip(inputs) {
+                pending.input = input;
+            }
             Landed::Batch { lane: index, batch, verdicts }
         }));
     }
@@ -489,6 +493,7 @@ impl Flow<'_> {
 
     fn settle_batch(&mut self, index: usize, batch: Vec<Pending>, verdicts: Vec<Delivered>) {
         let mut settled = Vec::new();
+        let associates = !self.loaded.links.is_empty();
         let lane = &mut self.loaded.lanes[index];
         for (pending, verdict) in batch.into_iter().zip(verdicts) {
             let (first, id, reason) = match verdict {
@@ -498,7 +503,9 @@ impl Flow<'_> {
                 Delivered::Refused(reason) => {
                     if let Some(row) = lane.batcher.refused(pending) {
                         self.ledger.settle_record(row, index, RowOutcome::Rejected, Some(reason), None);
-                        settled.push(row);
+                        if associates {
+                            settled.push(row);
+                        }
                     }
                     continue;
                 }
@@ -514,13 +521,13 @@ impl Flow<'_> {
             for (number, (row, _)) in pending.rows.iter().enumerate() {
                 let outcome = if number == 0 || first == RowOutcome::Deferred { first } else { RowOutcome::Merged };
                 self.ledger.settle_record(*row, index, outcome, reason.clone(), id.as_deref());
-                settled.push(*row);
+                if associates {
+                    settled.push(*row);
+                }
             }
         }
-        if !self.loaded.links.is_empty() {
-            for row in settled {
-                self.associate(row, index);
-            }
+        for row in settled {
+            self.associate(row, index);
         }
     }
 
@@ -568,7 +575,11 @@ impl Flow<'_> {
         // A file that nothing was sent of has nothing to lose: its rejects are found again.
         let moved = self.job.progress.position > self.saved_position && self.permits > 0;
         // The index's tail is written anew at each checkpoint: not for every batch.
-        let every = if keeps_index(&self.job.import) { SAVE_EVERY_WITH_INDEX } else { SAVE_EVERY };
+        let every = match Duration::try_from_secs_f64(1.0 / self.job.account.ceiling_per_second()) {
+            _ if keeps_index(&self.job.import) => SAVE_EVERY_WITH_INDEX,
+            Ok(gap) if gap >= SAVE_EVERY => Duration::ZERO,
+            _ => SAVE_EVERY,
+        };
         if !due && now.saturating_sub(self.last_save) < every {
             return;
         }

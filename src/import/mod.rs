@@ -15,6 +15,7 @@ pub mod index;
 mod job;
 pub mod ledger;
 pub mod log;
+mod mirror;
 mod pairs;
 pub mod progress;
 mod rows;
@@ -268,6 +269,9 @@ async fn work(
                 now,
             );
             report.error = Some(ReportError::from(&error));
+            if let Err(error) = store_report(app, &run.source.bucket, &report).await {
+                report.notes.push(format!("the report could not be stored in the bucket: {error}"));
+            }
             app.runs().finish(&lease, &report).await?;
             log_summary(&report);
             Ok(Answer::Report(Box::new(report)))
@@ -310,20 +314,6 @@ async fn on_lease(
         earlier_gb_seconds: progress.gb_seconds,
         began: spent.elapsed,
     };
-    let end = if run.stalls > STALLS_MAX || run.invocations > INVOCATIONS_MAX {
-        End::Failed(Error::new(
-            ErrorKind::Corrupt,
-            codes::NO_PROGRESS,
-            format!(
-                "after {} invocations, {} of them in a row without progress, the run stands at byte {}",
-                run.invocations - 1,
-                run.stalls - 1,
-                progress.position.byte
-            ),
-        ))
-    } else {
-        End::Complete
-    };
     let mut job = Job {
         env: env.clone(),
         runs: app.runs().clone(),
@@ -339,32 +329,83 @@ async fn on_lease(
         delivered: None,
         baseline,
     };
-    let end = match end {
-        End::Complete => match older_stopped(&job, run.older.as_deref()).await {
+    let end = match over(run, &job) {
+        Some(end) => end,
+        None => match older_stopped(app, &job, run.older.as_deref()).await {
             Ok(true) => job.work().await?,
             Ok(false) => End::OlderGoesOn,
             Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
             Err(error) => End::Failed(error),
         },
-        stalled => stalled,
     };
     job.count_costs();
     conclude(app, job, run, end).await
 }
 
-/// Waits until the run of the object's older version has stopped: what it has in flight must not land on top of ours.
-/// Renews the lease meanwhile. Whether it has stopped before too much of the invocation's time was gone.
-async fn older_stopped(job: &Job, older: Option<&str>) -> Result<bool> {
+/// Why nothing more is to be done for the run, where that is so.
+fn over(run: &Run, job: &Job) -> Option<End> {
+    let byte = job.progress.position.byte;
+    let no_progress = |message| End::Failed(Error::new(ErrorKind::Corrupt, codes::NO_PROGRESS, message));
+    if run.superseded {
+        let message = format!("run {}: a newer version of the object has come", run.run_id);
+        Some(End::Failed(Error::new(ErrorKind::Conflict, codes::SOURCE_CHANGED, message)))
+    } else if run.stalls > STALLS_MAX {
+        Some(no_progress(format!(
+            "after {} invocations, {} of them in a row without progress, the run stands at byte {byte}",
+            run.invocations - 1,
+            run.stalls - 1,
+        )))
+    } else if run.invocations > INVOCATIONS_MAX {
+        Some(no_progress(format!(
+            "after {INVOCATIONS_MAX} invocations, more than any run needs, the run stands at byte {byte}"
+        )))
+    } else {
+        None
+    }
+}
+
+/// Waits until the runs of the object's older versions have stopped: what they have in flight must not land on top of ours. One whose
+/// owner has died is ended here, with its report. Renews the lease meanwhile. Whether all have stopped before too much of the invocation's
+/// time was gone.
+async fn older_stopped(app: &App, job: &Job, older: Option<&str>) -> Result<bool> {
     let Some(older) = older else { return Ok(true) };
     let clock = &job.env.clock;
     let patience = job.deadline.remaining(clock.now()) / 3;
     let began = clock.elapsed();
-    while job.runs.still_works(older).await? {
+    loop {
+        let open = job.runs.older_open(older).await?;
+        let Some(oldest) = open.first() else { return Ok(true) };
         if clock.elapsed().saturating_sub(began) > patience.min(OLDER_RUN_PATIENCE) {
             return Ok(false);
         }
-        job.runs.renew(&job.lease, job.deadline).await?;
-        clock.sleep(OLDER_RUN_LOOK).await;
+        if oldest.lease_expires_at > clock.now() {
+            job.runs.renew(&job.lease, job.deadline).await?;
+            clock.sleep(OLDER_RUN_LOOK).await;
+        } else {
+            let ending = end_older(app, job, oldest);
+            job::held(&job.runs, &job.lease, &**clock, job.deadline, ending).await?;
+        }
     }
-    Ok(true)
+}
+
+/// Ends the run of an older version that nobody works on: its rejects are joined and its report is written, as of its last checkpoint.
+async fn end_older(app: &App, newer: &Job, older: &Run) -> Result<()> {
+    let owner = format!("{}/{}", newer.lease.run_id, newer.lease.fence);
+    let (lease, run) = match app.runs().lease(&older.run_id, &owner, newer.deadline).await? {
+        Leased::Yes(lease, run) => (lease, run),
+        // Somebody else has taken it up.
+        Leased::Busy(_) => return Ok(()),
+        Leased::Over(_) => return app.runs().close(&older.run_id).await,
+    };
+    let import = app.config().imports.iter().find(|import| import.name == run.name).cloned();
+    let import = import.unwrap_or_else(|| Import { name: run.name.clone(), ..Import::clone(&newer.import) });
+    match Box::pin(on_lease(app, &Rc::new(import), &lease, &run, newer.deadline, Spent::so_far(app))).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Fenced => Ok(()),
+        Err(error) if is_passing(&error) => Err(error),
+        Err(error) => {
+            tracing::warn!(run_id = run.run_id, error_code = %error.code(), "a superseded run ends without a report: {error}");
+            app.runs().end_superseded(&run).await
+        }
+    }
 }

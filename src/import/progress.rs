@@ -34,6 +34,10 @@ pub struct Progress {
     pub archived: u64,
     /// See `archived`.
     pub mirror_after: Option<String>,
+    /// Records that the file lacks and that HubSpot did not archive.
+    pub mirror_left: u64,
+    /// The list of all records was read to its end.
+    pub mirror_ended: bool,
     /// What a reader of the report should know besides.
     pub notes: Vec<String>,
     /// Calls to HubSpot, by all invocations.

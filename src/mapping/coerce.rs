@@ -174,11 +174,13 @@ fn text(cell: &str) -> Result<Cow<'_, str>, Fault> {
     Ok(Cow::Borrowed(cell))
 }
 
+/// Bytes before the @ of an address, and of each part of its domain: RFC 5321.
+const LOCAL_MAX: usize = 64;
+const LABEL_MAX: usize = 63;
+
 /// RFC 5321's limits; the letters are those that mail systems take in practice.
 fn email(cell: &str) -> Result<Cow<'_, str>, Fault> {
     const ADDRESS_MAX: usize = 254;
-    const LOCAL_MAX: usize = 64;
-    const LABEL_MAX: usize = 63;
     let refuse =
         |why: &str| Err(Fault::new(codes::INVALID_EMAIL, format!("{} is no e-mail address: {why}", class(cell))));
     if cell.len() > ADDRESS_MAX {
@@ -187,6 +189,9 @@ fn email(cell: &str) -> Result<Cow<'_, str>, Fault> {
     let Some((local, domain)) = cell.split_once('@') else { return refuse("the @ is missing") };
     if domain.contains('@') {
         return refuse("it has more than one @");
+    }
+    if is_plain_address(local, domain) {
+        return Ok(lowercase(cell));
     }
     let forbidden = |c: char| {
         c.is_whitespace()
@@ -209,7 +214,40 @@ fn email(cell: &str) -> Result<Cow<'_, str>, Fault> {
     if !domain.split('.').all(label_is_right) || top.len() < 2 || top.bytes().all(|byte| byte.is_ascii_digit()) {
         return refuse("the domain is not possible");
     }
-    if cell.chars().any(char::is_uppercase) { Ok(Cow::Owned(cell.to_lowercase())) } else { Ok(Cow::Borrowed(cell)) }
+    Ok(lowercase(cell))
+}
+
+/// Whether an address is of the kind that nearly all are, and cannot be wrong: letters, digits and single signs, all ASCII, in labels of
+/// possible lengths. `false` says nothing.
+fn is_plain_address(local: &str, domain: &str) -> bool {
+    // Starts and ends with a letter or digit, and no two signs in a row.
+    let is_plain = |text: &str, signs: &[u8]| {
+        let mut after_sign = true;
+        for byte in text.bytes() {
+            let is_sign = signs.contains(&byte);
+            if (is_sign && after_sign) || !(is_sign || byte.is_ascii_alphanumeric()) {
+                return false;
+            }
+            after_sign = is_sign;
+        }
+        !after_sign
+    };
+    local.len() <= LOCAL_MAX
+        && domain.len() <= LABEL_MAX
+        && is_plain(local, b".-_+")
+        && is_plain(domain, b".-")
+        && domain
+            .rsplit_once('.')
+            .is_some_and(|(_, top)| top.len() >= 2 && top.bytes().any(|byte| byte.is_ascii_alphabetic()))
+}
+
+/// In lower case; most cells are already.
+fn lowercase(cell: &str) -> Cow<'_, str> {
+    if cell.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+        return Cow::Borrowed(cell);
+    }
+    let lower = cell.to_lowercase();
+    if lower == cell { Cow::Borrowed(cell) } else { Cow::Owned(lower) }
 }
 
 fn boolean<'a>(cell: &'a str, options: &'a Choices) -> Result<Cow<'a, str>, Fault> {
@@ -221,11 +259,11 @@ fn boolean<'a>(cell: &'a str, options: &'a Choices) -> Result<Cow<'a, str>, Faul
         return Ok(Cow::Borrowed(value));
     }
     if cell.len() <= LONGEST {
-        let word = cell.to_lowercase();
-        if TRUE.contains(&word.as_str()) {
+        let word = lowercase(cell);
+        if TRUE.contains(&&*word) {
             return Ok(Cow::Borrowed("true"));
         }
-        if FALSE.contains(&word.as_str()) {
+        if FALSE.contains(&&*word) {
             return Ok(Cow::Borrowed("false"));
         }
     }
@@ -411,7 +449,7 @@ impl Choices {
     }
 
     fn find(&self, name: &str) -> Option<&Target> {
-        self.exact.get(name).or_else(|| self.folded.get(&fold(name)))
+        self.exact.get(name).or_else(|| self.folded.get(&*lowercase(name.trim())))
     }
 
     fn convert<'a>(&'a self, cell: &'a str) -> Result<Cow<'a, str>, Fault> {
@@ -471,7 +509,7 @@ impl Choices {
 }
 
 fn fold(name: &str) -> Box<str> {
-    name.trim().to_lowercase().into_boxed_str()
+    lowercase(name.trim()).into()
 }
 
 fn meet(names: &mut HashMap<Box<str>, Target>, name: Box<str>, target: &Target) {

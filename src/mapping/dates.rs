@@ -91,8 +91,9 @@ pub(crate) fn date<'a>(
             written => decide(written, order)?,
         },
     };
-    let plain = format!("{:04}-{:02}-{:02}", date.year(), date.month(), date.day());
-    Ok(if plain == cell { Cow::Borrowed(cell) } else { Cow::Owned(plain) })
+    let mut plain = Digits::with_capacity("2024-12-31".len());
+    plain.date(date);
+    Ok(plain.or_same(cell))
 }
 
 /// The value of a `datetime` property: ISO 8601 in UTC with milliseconds. Times without an offset are in `zone`, dates
@@ -124,17 +125,44 @@ pub(crate) fn datetime<'a>(
     if utc.year() < 0 {
         return Err(DateFault::Impossible);
     }
-    let plain = format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        utc.year(),
-        utc.month(),
-        utc.day(),
-        utc.hour(),
-        utc.minute(),
-        utc.second(),
-        utc.millisecond()
-    );
-    Ok(if plain == cell { Cow::Borrowed(cell) } else { Cow::Owned(plain) })
+    let mut plain = Digits::with_capacity("2024-12-31T23:59:59.999Z".len());
+    plain.date(utc.date());
+    plain.put("T", utc.hour().into(), 2);
+    plain.put(":", utc.minute().into(), 2);
+    plain.put(":", utc.second().into(), 2);
+    plain.put(".", utc.millisecond(), 3);
+    plain.0.push('Z');
+    Ok(plain.or_same(cell))
+}
+
+/// A value that is written digit by digit: the formatting machinery takes several times as long.
+struct Digits(String);
+
+impl Digits {
+    fn with_capacity(bytes: usize) -> Self {
+        Self(String::with_capacity(bytes))
+    }
+
+    fn date(&mut self, date: Date) {
+        self.put("", date.year(), 4);
+        self.put("-", date.month().into(), 2);
+        self.put("-", date.day().into(), 2);
+    }
+
+    /// Appends `before` and the last `count` digits of a number that is not negative.
+    fn put(&mut self, before: &str, number: i16, count: u32) {
+        self.0.push_str(before);
+        let number = number.unsigned_abs();
+        for place in (0..count).rev() {
+            let digit = number / 10_u16.pow(place) % 10;
+            self.0.push(char::from(b'0' + digit as u8));
+        }
+    }
+
+    /// What was written, or the cell itself where that says the same.
+    fn or_same(self, cell: &str) -> Cow<'_, str> {
+        if self.0 == cell { Cow::Borrowed(cell) } else { Cow::Owned(self.0) }
+    }
 }
 
 /// Which order a cell gives away, if it is a date that does.
@@ -176,7 +204,58 @@ enum Stated {
     Instant(Timestamp),
 }
 
+/// A cell in a format that consists of `%Y`, `%m`, `%d`, `%H`, `%M`, `%S` and signs between them, and that is written with all of its
+/// digits: what nearly all files hold, read in a tenth of the time. `None` says nothing about the cell.
+fn plainly(cell: &str, format: &str) -> Option<DateTime> {
+    let (mut year, mut month, mut day, mut time) = (None, None, None, [0_i8; 3]);
+    let (mut format, mut cell) = (format.as_bytes(), cell.as_bytes());
+    while let [sign, rest @ ..] = format {
+        if *sign != b'%' {
+            let (same, after) = cell.split_first()?;
+            // Letters and spaces have rules of their own.
+            if sign != same || !(sign.is_ascii_punctuation() || *sign == b'T') {
+                return None;
+            }
+            (format, cell) = (rest, after);
+            continue;
+        }
+        let (directive, rest) = rest.split_first()?;
+        // Fields that touch each other are not told apart by their digits.
+        if rest.first() == Some(&b'%') {
+            return None;
+        }
+        let (digits, after) = cell.split_at_checked(if *directive == b'Y' { 4 } else { 2 })?;
+        let mut number = 0_i16;
+        for digit in digits {
+            if !digit.is_ascii_digit() {
+                return None;
+            }
+            number = number * 10 + i16::from(digit - b'0');
+        }
+        let small = i8::try_from(number);
+        match directive {
+            b'Y' => year = Some(number),
+            b'm' => month = Some(small.ok()?),
+            b'd' => day = Some(small.ok()?),
+            b'H' => time[0] = small.ok()?,
+            b'M' => time[1] = small.ok()?,
+            b'S' => time[2] = small.ok()?,
+            _ => return None,
+        }
+        (format, cell) = (rest, after);
+    }
+    if !cell.is_empty() {
+        return None;
+    }
+    let [hour, minute, second] = time;
+    let date = Date::new(year?, month?, day?).ok()?;
+    Some(date.to_datetime(Time::new(hour, minute, second, 0).ok()?))
+}
+
 fn stated(cell: &str, format: &str) -> Result<Stated, DateFault> {
+    if let Some(civil) = plainly(cell, format) {
+        return Ok(Stated::Civil(civil, None));
+    }
     let parsed = strtime::parse(format, cell).map_err(|_| DateFault::Unreadable)?;
     if let Some(instant) = parsed.timestamp() {
         return Ok(Stated::Instant(instant));
@@ -445,6 +524,8 @@ fn offset(text: &str) -> Result<Option<Offset>, DateFault> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use DateFault::{Ambiguous, Contradicts, Impossible, NotMidnight, Seconds, Serial, Unreadable};
     use DateOrder::{DayFirst, Mixed, MonthFirst};
@@ -562,6 +643,48 @@ mod tests {
             Ok("2024-04-03T14:15:00.000Z")
         );
         assert_eq!(datetime("1709288130", Some("%s"), None, &zone).as_deref(), Ok("2024-03-01T10:15:30.000Z"));
+    }
+
+    proptest! {
+        /// What is read the short way is what the whole machinery reads.
+        #[test]
+        fn the_short_way_to_read_a_stated_format_says_what_the_long_one_says(
+            format in prop_oneof![
+                Just("%d/%m/%Y"), Just("%m/%d/%Y"), Just("%Y-%m-%d"), Just("%d.%m.%Y"), Just("%Y%m%d"), Just("%d/%m/%Y %H:%M"),
+                Just("%Y-%m-%dT%H:%M:%S"), Just("%d-%m-%y"), Just("%H:%M %d/%m/%Y"), Just("%Y/%d/%m/%d"), Just("%m/%Y"), Just("%%%d/%m/%Y"),
+            ],
+            parts in proptest::collection::vec(prop_oneof![0_u16..70, 1990_u16..2030], 6),
+            width in 1_usize..=2,
+            damage in proptest::option::of((0_usize..20, "[-/.T: 0-9x]")),
+        ) {
+            let mut cell = String::new();
+            let mut parts = parts.into_iter();
+            let mut signs = format.chars();
+            while let Some(sign) = signs.next() {
+                match (sign, if sign == '%' { signs.next() } else { None }) {
+                    (_, Some('%')) => cell.push('%'),
+                    (_, Some('Y')) => cell.push_str(&format!("{:04}", 1980 + parts.next().unwrap_or(0) % 70)),
+                    (_, Some('y')) => cell.push_str(&format!("{:02}", parts.next().unwrap_or(0) % 100)),
+                    (_, Some(_)) => cell.push_str(&format!("{:0width$}", parts.next().unwrap_or(0) % 33)),
+                    (sign, None) => cell.push(sign),
+                }
+            }
+            if let Some((at, sign)) = damage && at < cell.len() {
+                cell.replace_range(at..=at, &sign);
+            }
+            if let Some(civil) = plainly(&cell, format) {
+                let long = strtime::parse(format, &cell).and_then(|parsed| parsed.to_datetime());
+                prop_assert_eq!(long.ok(), Some(civil), "{} as {}", cell, format);
+            }
+        }
+    }
+
+    #[test]
+    fn usual_formats_are_read_the_short_way() {
+        assert!(plainly("31/12/2024", "%d/%m/%Y").is_some());
+        assert!(plainly("2024-12-31T23:59:58", "%Y-%m-%dT%H:%M:%S").is_some());
+        assert_eq!(plainly("31/12/2024 ", "%d/%m/%Y"), None);
+        assert_eq!(plainly("1/12/2024", "%d/%m/%Y"), None, "left to the long way");
     }
 
     #[test]

@@ -2,33 +2,17 @@
 //!
 //! One odd cell in a million makes a column text: a type that is too narrow would refuse rows for ever after.
 
-use std::collections::HashSet;
-
-use serde::Serialize;
-
 use super::{dates, detect::DetectedColumn, numbers};
-use crate::csv::Cells;
+use crate::{
+    csv::Cells,
+    hubspot::{model::PropertyOption, properties::NewProperty},
+};
 
 /// HubSpot's limit for a property's name.
 const NAME_CHARS_MAX: usize = 100;
 
 /// Longer digit strings are phone numbers, accounts and ids, of which HubSpot's numbers would lose digits.
 const NUMBER_DIGITS_MAX: usize = 15;
-
-/// A property to create, as `POST /crm/properties/{version}/{type}` takes it; the group is the caller's to add.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NewProperty {
-    /// Internal name: lower-case letters, digits, `_`; starts with a letter; at most 100 characters.
-    pub name: String,
-    /// The column's name.
-    pub label: String,
-    /// `string`, `number`, `bool`, `date` or `datetime`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// The form field that goes with the type.
-    pub field_type: &'static str,
-}
 
 #[derive(Debug, Clone)]
 struct Guess {
@@ -75,30 +59,27 @@ impl TypeInference {
         }
     }
 
-    /// The property to create for the column at `index` with this header, under a `name` or one made from the header.
+    /// The property to create for the column at `index` with this header, under a `name` or one made from the header. The group is the
+    /// caller's to add.
     pub fn property(&self, index: usize, header: &str, name: Option<&str>) -> NewProperty {
         let (kind, field_type) = self.columns.get(index).map_or(("string", "text"), Guess::kind);
-        let label = header.trim().to_owned();
-        NewProperty { name: name.map_or_else(|| property_name(header), str::to_owned), label, kind, field_type }
-    }
-
-    /// The properties to create for several columns; equal names are told apart by a number.
-    pub fn properties<'a>(&self, columns: impl IntoIterator<Item = (usize, &'a str)>) -> Vec<NewProperty> {
-        let mut taken = HashSet::new();
-        let mut made = Vec::new();
-        for (index, header) in columns {
-            let mut property = self.property(index, header, None);
-            let plain = property.name.clone();
-            let mut count = 2_u32;
-            while !taken.insert(property.name.clone()) {
-                let short: String = plain.chars().take(NAME_CHARS_MAX - 8).collect();
-                property.name = format!("{short}_{count}");
-                count += 1;
-            }
-            made.push(property);
+        NewProperty {
+            name: name.map_or_else(|| property_name(header), str::to_owned),
+            label: header.trim().to_owned(),
+            kind: kind.to_owned(),
+            field_type: field_type.to_owned(),
+            group_name: String::new(),
+            has_unique_value: false,
+            options: if kind == "bool" { yes_and_no() } else { Vec::new() },
         }
-        made
     }
+}
+
+/// HubSpot wants the two options of a boolean spelled out.
+fn yes_and_no() -> Vec<PropertyOption> {
+    let option =
+        |label: &str, value: &str| PropertyOption { label: label.to_owned(), value: value.to_owned(), hidden: false };
+    vec![option("Yes", "true"), option("No", "false")]
 }
 
 impl Guess {
@@ -217,7 +198,5 @@ mod tests {
         assert_eq!(property_name("2nd Größe"), "p_2nd_groesse");
         assert_eq!(property_name("日本"), "p_column");
         assert!(property_name(&"x".repeat(300)).len() <= 100);
-        let made = TypeInference::new(2).properties([(0, "A b"), (1, "a B")]);
-        assert_eq!(made.iter().map(|made| made.name.as_str()).collect::<Vec<_>>(), ["a_b", "a_b_2"]);
     }
 }

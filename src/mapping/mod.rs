@@ -30,7 +30,7 @@ pub use self::{
     coerce::{holds_owners, holds_pipelines, holds_stages},
     dates::DateOrder,
     detect::{Detected, DetectedColumn, detect},
-    infer::{NewProperty, TypeInference, property_name},
+    infer::{TypeInference, property_name},
     numbers::NumberStyle,
 };
 use crate::{

@@ -67,7 +67,9 @@ pub(crate) fn convert(cell: &str, style: Option<NumberStyle>) -> Result<Cow<'_, 
         None => (number.body, ""),
     };
     let before = plain.len();
-    plain.extend(whole.chars().filter(char::is_ascii_digit));
+    for group in whole.split(|c: char| !c.is_ascii_digit()) {
+        plain.push_str(group);
+    }
     if plain.len() == before {
         plain.push('0');
     }
@@ -114,6 +116,11 @@ enum Mark {
 
 impl<'a> Written<'a> {
     fn read(cell: &'a str) -> Result<Self, NumberFault> {
+        // Nearly all cells hold nothing but digits and marks.
+        if cell.bytes().all(|byte| byte.is_ascii_digit() || byte == b',' || byte == b'.') {
+            let mark = mark(cell, false).ok_or(NumberFault::Unreadable)?;
+            return Ok(Self { negative: false, body: cell, exponent: None, mark });
+        }
         let (mut body, mut negative) = match cell.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')) {
             Some(inner) => (inner.trim(), true),
             None => (cell, false),

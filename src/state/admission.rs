@@ -4,7 +4,7 @@
 //! and the newest run of each object with the one that it replaced.
 
 use super::{
-    Changed, Condition, Key, Update, Value,
+    Changed, Condition, Item, Key, Update, Value,
     runs::{Run, RunSource, Runs, encode, run_key, version_of},
 };
 use crate::{
@@ -15,6 +15,10 @@ use crate::{
 
 /// How often the exchange of an object's newest run is tried when other events cross it.
 const EXCHANGES_MAX: usize = 8;
+
+/// How many open runs of older versions are ended before a newer one writes; an object that is overwritten oftener than its runs end leaves
+/// one or two.
+const OLDER_RUNS_MAX: usize = 32;
 
 /// Whether an event leads to a run.
 #[derive(Debug)]
@@ -140,9 +144,22 @@ impl Runs {
                 ));
             }
         };
+        let item = self.unless_replaced(&latest, &run_id, item).await?;
         // Again: a sweep that came between the entry and the run took the entry for a leftover.
         self.mark_open(&run_id).await?;
         Ok(Admission::Run(Box::new(Run::from_item(&run_id, &item)?)))
+    }
+
+    /// The run's item. A newer event that came before the run was made could not tell it to stop: then it is told so here.
+    async fn unless_replaced(&self, latest: &Key, run_id: &str, item: Item) -> Result<Item> {
+        let newest = self.table.get(latest).await?;
+        match newest.as_ref().and_then(|item| item.get("run_id")) {
+            Some(Value::S(newest)) if newest != run_id && !item.contains_key("superseded_by") => {
+                self.tell_to_stop(run_id, newest).await?;
+                Ok(self.table.get(&run_key(run_id)).await?.unwrap_or(item))
+            }
+            _ => Ok(item),
+        }
     }
 
     /// Whether the object has the contents of a finished run again after it had others: in a bucket without versions, where the entity
@@ -158,8 +175,8 @@ impl Runs {
             .is_some_and(|newest| newest != run.run_id.as_str().into()))
     }
 
-    /// Makes `run_id` the newest run of the object, and tells the one that was it, if it is open, to stop. The id of that one, or an
-    /// empty text; `None` if a newer event has come meanwhile.
+    /// Makes `run_id` the newest run of the object, and tells those that it replaces to stop. Their ids, separated by spaces; `None` if a
+    /// newer event has come meanwhile.
     ///
     /// Who replaces whom is written down with the exchange itself: a second delivery, or a repeat after a crash, learns the same.
     async fn replace_older(
@@ -181,7 +198,17 @@ impl Runs {
                 self.tell_to_stop(&older, run_id).await?;
                 return Ok(Some(older));
             }
-            let older = newest.clone().unwrap_or_default();
+            let mut older = newest.clone().unwrap_or_default();
+            // One whose run is not made (yet) cannot say whom it replaces itself.
+            if let Some(newest) = &newest
+                && self.table.get(&run_key(newest)).await?.is_none()
+                && let Some(still_older) = text("older_run_id")
+            {
+                for id in still_older.split_whitespace().take(OLDER_RUNS_MAX) {
+                    older.push(' ');
+                    older.push_str(id);
+                }
+            }
             let mut conditions = vec![match &newest {
                 Some(newest) => Condition::Equals("run_id", newest.as_str().into()),
                 None => Condition::Absent("run_id"),
@@ -218,41 +245,124 @@ impl Runs {
     }
 
     async fn tell_to_stop(&self, older: &str, run_id: &str) -> Result<()> {
-        if older.is_empty() {
-            return Ok(());
+        for older in older.split_whitespace() {
+            let stop = Update {
+                set: vec![("superseded_by", run_id.into())],
+                condition: Some(Condition::Equals("outcome", "open".into())),
+                ..Update::default()
+            };
+            self.table.update(&run_key(older), stop).await?;
         }
-        let stop = Update {
-            set: vec![("superseded_by", run_id.into())],
-            condition: Some(Condition::Equals("outcome", "open".into())),
-            ..Update::default()
-        };
-        self.table.update(&run_key(older), stop).await?;
         Ok(())
     }
 
-    /// Whether the run still works on the object: open, and its lease has not run out. One whose owner has died is ended here.
-    pub async fn still_works(&self, run_id: &str) -> Result<bool> {
-        let Some(run) = self.get(run_id).await? else { return Ok(false) };
-        if run.outcome.is_some() {
-            return Ok(false);
+    /// The open runs of older versions of an object, the oldest first. They end before a newer one writes, each after those that are
+    /// older still. `newest`: ids of the youngest of them, separated by spaces.
+    pub async fn older_open(&self, newest: &str) -> Result<Vec<Run>> {
+        let mut open: Vec<Run> = Vec::new();
+        let mut left: Vec<String> = newest.split_whitespace().map(str::to_owned).collect();
+        while let Some(run_id) = left.pop().filter(|_| open.len() < OLDER_RUNS_MAX) {
+            if open.iter().any(|run| run.run_id == run_id) {
+                continue;
+            }
+            if let Some(run) = self.get(&run_id).await?.filter(|run| run.outcome.is_none()) {
+                left.extend(run.older.iter().flat_map(|older| older.split_whitespace()).map(str::to_owned));
+                open.push(run);
+            }
         }
-        if run.lease_expires_at > self.clock.now() {
-            return Ok(true);
-        }
+        // Ids begin with the moment at which they were made.
+        open.sort_by(|a, b| a.run_id.cmp(&b.run_id));
+        Ok(open)
+    }
+
+    /// Ends a run of an older version without a report, if nobody has taken it up meanwhile: where not even that can be done.
+    pub async fn end_superseded(&self, run: &Run) -> Result<()> {
         let end = Update {
-            set: vec![("outcome", Outcome::Superseded.as_str().into())],
+            set: vec![("outcome", Outcome::Superseded.as_str().into()), ("lease_expires_at", 0.into())],
             condition: Some(Condition::All(vec![
                 Condition::Equals("outcome", "open".into()),
                 Condition::Equals("fence", run.fence.into()),
             ])),
             ..Update::default()
         };
-        match self.table.update(&run_key(run_id), end).await? {
-            Changed::Yes(_) => {
-                self.close(run_id).await?;
-                Ok(false)
-            }
-            Changed::No(_) => Ok(true),
+        match self.table.update(&run_key(&run.run_id), end).await? {
+            Changed::Yes(_) => self.close(&run.run_id).await,
+            Changed::No(_) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, rc::Rc};
+
+    use async_trait::async_trait;
+
+    use super::{
+        super::{Table, memory::MemoryTable},
+        *,
+    };
+    use crate::clock::VirtualClock;
+
+    /// A table before which the third event is admitted at the moment when the second one's run is made.
+    struct Crossed {
+        inner: Rc<MemoryTable>,
+        clock: Rc<VirtualClock>,
+        is_crossed: Cell<bool>,
+    }
+
+    #[async_trait(?Send)]
+    impl Table for Crossed {
+        async fn get(&self, key: &Key) -> Result<Option<Item>> {
+            self.inner.get(key).await
+        }
+        async fn update(&self, key: &Key, update: Update) -> Result<Changed> {
+            let makes_two = *key == run_key("two") && update.set.iter().any(|(name, _)| *name == "job");
+            if makes_two && !self.is_crossed.replace(true) {
+                let three = admit(&Runs::new(self.inner.clone(), self.clock.clone()), "three").await;
+                assert!(!three.superseded);
+            }
+            self.inner.update(key, update).await
+        }
+        async fn delete(&self, key: &Key, condition: Option<Condition>) -> Result<bool> {
+            self.inner.delete(key, condition).await
+        }
+        async fn query(&self, pk: &str, limit: usize) -> Result<Vec<(Key, Item)>> {
+            self.inner.query(pk, limit).await
+        }
+        fn writes(&self) -> u64 {
+            self.inner.writes()
+        }
+    }
+
+    async fn admit(runs: &Runs, id: &str) -> Run {
+        let source = RunSource {
+            bucket: "b".to_owned(),
+            key: "k".to_owned(),
+            version_id: Some(id.to_owned()),
+            etag: id.to_owned(),
+            size: 1,
+            sequencer: None,
+        };
+        match runs.admit("import", "contacts", &source, "", id, |_| false).await.unwrap() {
+            Admission::Run(run) => *run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_made_after_it_was_replaced_knows_it_and_the_newer_one_waits_for_all_before() {
+        let inner = Rc::new(MemoryTable::new());
+        let clock = Rc::new(VirtualClock::starting_at("2026-11-22T22:00:00Z".parse().unwrap()));
+        let runs = Runs::new(inner.clone(), clock.clone());
+        admit(&runs, "one").await;
+        let crossed = Crossed { inner, clock: clock.clone(), is_crossed: Cell::new(false) };
+        let two = admit(&Runs::new(Rc::new(crossed), clock), "two").await;
+        assert!(two.superseded, "it would write on top of the newer one");
+        assert!(runs.get("one").await.unwrap().unwrap().superseded);
+        let three = runs.get("three").await.unwrap().unwrap();
+        let waits_for = runs.older_open(three.older.as_deref().unwrap()).await.unwrap();
+        let ids: Vec<_> = waits_for.iter().map(|run| run.run_id.as_str()).collect();
+        assert_eq!(ids, ["one", "two"]);
     }
 }

@@ -126,6 +126,8 @@ struct Case {
     outage: Option<(Duration, Duration, bool)>,
     /// Calls a second of an app that knows nothing of us.
     other: f64,
+    /// Calls in ten seconds.
+    burst: u32,
     seed: u64,
 }
 
@@ -138,6 +140,7 @@ impl Case {
             table_latency: Duration::from_millis(10),
             outage: None,
             other: 0.0,
+            burst: 190,
             seed: 7,
         }
     }
@@ -176,7 +179,7 @@ async fn run(case: &Case) -> Outcome {
     let (rng, inner) = (Rc::new(Rng::seeded(case.seed)), Rc::new(MemoryTable::new()));
     let window = match case.bucket {
         Bucket::Search => Window { max: 4, interval: SECOND, accepted: RefCell::default() },
-        _ => Window { max: 190, interval: 10 * SECOND, accepted: RefCell::default() },
+        _ => Window { max: case.burst as usize, interval: 10 * SECOND, accepted: RefCell::default() },
     };
     let end = Duration::from_secs(case.seconds);
     let outcome = RefCell::new(Outcome::default());
@@ -196,7 +199,7 @@ async fn run(case: &Case) -> Outcome {
             updates,
         };
         let own: Rc<dyn Clock> = Rc::new(Skewed { inner: Rc::clone(&clock), by_ms: process.skew_ms });
-        let limits = Limits { burst: Some(190), ..Limits::default() };
+        let limits = Limits { burst: Some(case.burst), ..Limits::default() };
         let budget = SharedBudget::new(Rc::new(table), Rc::clone(&own), "default");
         let limiter = Rc::new(RateLimiter::new(&limits, own, Rc::new(budget)));
         let workers = (0..process.workers).map(|_| {
@@ -273,6 +276,20 @@ async fn any_number_of_processes_use_97_percent_together_without_a_429() {
                 assert!(least * 2 * count as u64 > outcome.total(), "{context}");
             }
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_very_high_limit_is_shared_through_the_table_as_any_other() {
+    for (count, table_latency) in [(1, 10), (1, 60), (3, 10)] {
+        let process = Process { latency: Duration::from_millis(50), ..ALWAYS };
+        let mut case = Case::of(vec![process; count]);
+        (case.burst, case.seconds, case.table_latency) = (10_000, 20, Duration::from_millis(table_latency));
+        let outcome = run(&case).await;
+        let context = format!("{count} processes, table at {table_latency} ms: {} calls", outcome.total());
+        assert_eq!(outcome.refused, 0, "{context}");
+        assert!(share(outcome.total(), 20.0 * 1_000.0) >= 0.9, "{context}");
+        assert!(outcome.writes.iter().all(|writes| *writes <= 2 * 20 + 10), "{context}, {:?} writes", outcome.writes);
     }
 }
 

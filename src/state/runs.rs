@@ -104,8 +104,10 @@ pub struct Run {
     pub report: Option<Report>,
     /// Fingerprint of the import's settings with which it ran.
     pub settings: String,
-    /// The run of an older version of the object that has to have stopped before this one writes.
+    /// The runs of older versions of the object that have to have stopped before this one writes; ids, separated by spaces.
     pub older: Option<String>,
+    /// A newer version of the object has come: nothing more is written.
+    pub superseded: bool,
 }
 
 impl Run {
@@ -166,6 +168,7 @@ impl Run {
             report,
             settings: text("settings").unwrap_or_default(),
             older: text("older").ok().filter(|older| !older.is_empty()),
+            superseded: item.contains_key("superseded_by"),
         })
     }
 }

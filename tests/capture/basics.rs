@@ -9,11 +9,7 @@ use super::{OUTPUT, assert_equal, capture, config, count, lines, settings, told}
 use crate::support::World;
 
 fn contact(at: usize) -> [(&'static str, String); 3] {
-    [
-        ("email", format!("p{at}@example.com")),
-        ("firstname", format!("First{at}")),
-        ("lastname", format!("Last{at}")),
-    ]
+    [("email", format!("p{at}@example.com")), ("firstname", format!("First{at}")), ("lastname", format!("Last{at}"))]
 }
 
 /// Puts so many contacts into the portal; their ids.
@@ -189,4 +185,152 @@ async fn before_is_what_was_emitted_last() {
     let names = |line: &serde_json::Value, side: &str| line["payload"][side]["properties"]["firstname"].clone();
     let pairs: Vec<_> = updates.iter().map(|line| (names(line, "before"), names(line, "after"))).collect();
     assert_eq!(pairs, [(json!("First0"), json!("One")), (json!("One"), json!("Two"))]);
+}
+
+/// Conduit's CMS resources.
+const CONTENT: [&str; 7] = [
+    "cms.blogs.authors",
+    "cms.blogs.posts",
+    "cms.blogs.tags",
+    "cms.pages.landing",
+    "cms.pages.site",
+    "cms.hubdb.tables",
+    "cms.urlRedirects",
+];
+
+#[tokio::test(start_paused = true)]
+async fn every_content_resource_is_captured_with_its_deletes() {
+    for resource in CONTENT {
+        let config = config("").replace("crm.contacts", resource);
+        let mut settings = settings();
+        settings.unsettled.cms_after_is_offset = true;
+        let world = World::with(&config, settings);
+        let make = |at: usize| {
+            json!({ "name": format!("n{at}"), "label": "L", "slug": format!("s{at}"), "routePrefix": format!("/r{at}"),
+                "destination": "/x", "redirectStyle": 301, "email": "a@example.com", "fullName": format!("F{at}") })
+        };
+        let now = world.clock.now();
+        let ids: Vec<String> =
+            (0..230).map(|at| world.portal.borrow_mut().create_content(now, resource, &make(at)).unwrap()).collect();
+        later(&world, 60).await;
+        let first = capture(&world).await;
+        assert_eq!(told(&first).changes.snapshot, 230, "{resource}");
+        later(&world, 60).await;
+        let now = world.clock.now();
+        {
+            let mut portal = world.portal.borrow_mut();
+            portal.edit_content(now, resource, &ids[3], &json!({ "name": "changed", "routePrefix": "/changed" }));
+            portal.delete_content(now, resource, &ids[4]);
+            portal.create_content(now, resource, &make(900)).unwrap();
+        }
+        later(&world, 60).await;
+        let second = capture(&world).await;
+        let changes = told(&second).changes;
+        assert_eq!((changes.create, changes.update, changes.delete), (1, 1, 1), "{resource}: {changes:?}");
+        let rebuilt = super::rebuilt(&lines(&world, OUTPUT).await);
+        let live = world.portal.borrow().live_content(resource);
+        assert_eq!(rebuilt.len(), live.len(), "{resource}");
+        for item in live {
+            let id = item["id"].as_str().unwrap();
+            assert_eq!(rebuilt[id]["name"], item["name"], "{resource} {id}");
+        }
+        later(&world, 8_000).await;
+        assert_eq!(told(&capture(&world).await).changes.emitted(), 0, "{resource}");
+    }
+}
+
+/// Conduit's CRM resources that are not contacts, and some of no connector.
+const RECORDS: [(&str, &str); 13] = [
+    ("crm.companies", "companies"),
+    ("crm.deals", "deals"),
+    ("crm.feedbackSubmissions", "feedback_submissions"),
+    ("crm.lineItems", "line_items"),
+    ("crm.products", "products"),
+    ("crm.tickets", "tickets"),
+    ("crm.quotes", "quotes"),
+    ("crm.calls", "calls"),
+    ("crm.emails", "emails"),
+    ("crm.meetings", "meetings"),
+    ("crm.notes", "notes"),
+    ("crm.tasks", "tasks"),
+    ("leads", "leads"),
+];
+
+#[tokio::test(start_paused = true)]
+async fn every_crm_resource_is_captured_by_its_own_dates() {
+    for (resource, object) in RECORDS {
+        let world = World::with(&config("extra_properties: all\n").replace("crm.contacts", resource), settings());
+        let now = world.clock.now();
+        let ids: Vec<String> =
+            (0..120).map(|_| world.portal.borrow_mut().seed_record(now, object, &[]).unwrap()).collect();
+        later(&world, 60).await;
+        assert_eq!(told(&capture(&world).await).changes.snapshot, 120, "{resource}");
+        later(&world, 60).await;
+        let now = world.clock.now();
+        {
+            let mut portal = world.portal.borrow_mut();
+            assert!(portal.edit(now, object, &ids[3], &[]));
+            assert!(portal.set_archived(now, object, &ids[4], true));
+            portal.create_record(now, object, &[]).unwrap();
+        }
+        later(&world, 60).await;
+        let changes = told(&capture(&world).await).changes;
+        assert_eq!((changes.create, changes.update, changes.delete), (1, 1, 1), "{resource}: {changes:?}");
+        let all = lines(&world, OUTPUT).await;
+        let collection = if resource == "leads" { "crm.leads" } else { resource };
+        assert!(all.iter().all(|line| line["metadata"]["opencdc.collection"] == collection), "{resource}");
+        assert_eq!(super::rebuilt(&all).len(), 120, "{resource}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_format_has_the_same_columns_in_every_file() {
+    use hubferry::objects::{Location, Objects as _};
+    for (format, ending) in [("csv", ".csv"), ("jsonl", ".jsonl.gz"), ("parquet", ".parquet")] {
+        let more = match format {
+            "jsonl" => "format: jsonl\ncompression: gzip\nextra_properties: [phone]\n".to_owned(),
+            _ => format!("format: {format}\ncompression: none\nextra_properties: [phone]\n"),
+        };
+        let world = World::with(&config(&more), settings());
+        let ids = seed(&world, 40);
+        later(&world, 60).await;
+        capture(&world).await;
+        later(&world, 60).await;
+        let now = world.clock.now();
+        // A cell that a spreadsheet would run.
+        world.portal.borrow_mut().edit(now, "contacts", &ids[0], &[("firstname", "=1+1"), ("phone", "+49 1")]);
+        world.portal.borrow_mut().set_archived(now, "contacts", &ids[1], true);
+        later(&world, 60).await;
+        capture(&world).await;
+        let objects = world.objects.list(&Location::new(crate::support::BUCKET, OUTPUT)).await.unwrap();
+        assert_eq!(objects.len(), 2, "{objects:?}");
+        let contents: Vec<_> = objects.iter().map(|location| world.objects.contents(location).unwrap()).collect();
+        assert!(objects.iter().all(|location| location.key.ends_with(ending)), "{objects:?}");
+        match format {
+            "csv" => {
+                let heads: Vec<_> = contents
+                    .iter()
+                    .map(|bytes| csv::Reader::from_reader(&bytes[..]).headers().unwrap().clone())
+                    .collect();
+                assert_eq!(heads[0], heads[1]);
+                assert!(heads[0].iter().any(|name| name == "phone"), "{heads:?}");
+                let text = std::str::from_utf8(&contents[1]).unwrap();
+                assert!(text.contains("=1+1") && !text.contains(",=1+1"), "{text}");
+            }
+            "jsonl" => {
+                let members = |bytes: &[u8]| -> Vec<std::collections::BTreeSet<String>> {
+                    let mut text = String::new();
+                    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(bytes), &mut text).unwrap();
+                    text.lines()
+                        .map(|line| serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(line).unwrap())
+                        .map(|line| line.keys().filter(|name| *name != "_more").cloned().collect())
+                        .collect()
+                };
+                let (first, second) = (members(&contents[0]), members(&contents[1]));
+                assert_eq!((first.len(), second.len()), (40, 2));
+                assert!(first.iter().chain(&second).all(|names| *names == first[0]), "{second:?}");
+            }
+            _ => assert!(contents.iter().all(|bytes| bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"))),
+        }
+    }
 }

@@ -6,10 +6,7 @@ pub(crate) mod opencdc;
 mod parquet;
 mod world;
 
-use std::{
-    collections::BTreeMap,
-    io::Read as _,
-};
+use std::{collections::BTreeMap, io::Read as _};
 
 use hubferry::{
     app::Answer,
@@ -72,6 +69,8 @@ pub(crate) fn lines_of(world: &World, location: &Location) -> Vec<Value> {
     assert!(location.key.ends_with(".jsonl.zst"), "{location}");
     let mut text = String::new();
     zstd::stream::Decoder::new(&bytes[..]).unwrap().read_to_string(&mut text).unwrap();
+    // Every line is one that a strict consumer accepts.
+    opencdc::decode_all(&text).unwrap_or_else(|error| panic!("{location}: {error}"));
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod basics;
+mod ends;
+mod faults;
 mod golden;
 mod modes;
 mod survival;

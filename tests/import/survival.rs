@@ -225,13 +225,13 @@ async fn a_spent_day_yields_and_goes_on_after_the_accounts_midnight() {
         assert!(world.queue.take().is_empty(), "midnight is too far away for a message");
         assert!(days < 10, "the run does not get on: {last:?}");
         // Before midnight there is nothing to be had.
-        let resumed = resume(&world).await;
+        let resumed = world.resume().await;
         let (now, before) = (resumed.last().map_or(last.rows, |report| report.rows), last.rows);
         assert_eq!(now, before, "written although the day is spent");
         let zone = TimeZone::get("America/New_York").unwrap();
         let midnight = world.clock.now().to_zoned(zone).tomorrow().unwrap().start_of_day().unwrap().timestamp();
         sleep_until(&world, midnight + 1.minute()).await;
-        last = resume(&world).await.remove(0);
+        last = world.resume().await.remove(0);
         days += 1;
     }
     assert!(days >= 2, "the day's calls were enough");
@@ -249,18 +249,6 @@ async fn a_spent_day_yields_and_goes_on_after_the_accounts_midnight() {
 async fn sleep_until(world: &World, at: Timestamp) {
     let left = at.duration_since(world.clock.now());
     world.clock.sleep(left.try_into().unwrap()).await;
-}
-
-/// What the sweep says: the reports of the runs it went on with.
-async fn resume(world: &World) -> Vec<Report> {
-    fn reports(answer: Answer) -> Vec<Report> {
-        match answer {
-            Answer::Several(answers) => answers.into_iter().flat_map(reports).collect(),
-            Answer::Nothing(_) => Vec::new(),
-            answer => vec![report(answer)],
-        }
-    }
-    reports(world.handle(json!({ "job": "resume" })).await.unwrap())
 }
 
 /// Handles the event until it is killed; whether it came to its end before.
@@ -309,7 +297,7 @@ async fn a_run_that_is_killed_again_and_again_ends_as_a_clean_run() {
             world.clock.sleep(LEASE + Duration::from_secs(1)).await;
         }
         let name = format!("seed {seed}, killed after {kills:?}");
-        let resumed = resume(&world).await;
+        let resumed = world.resume().await;
         // Killed before the run was made, nothing is resumed: the event comes again, as S3 and SQS see to.
         let again = report(world.handle(event).await.unwrap());
         let last = match resumed.into_iter().next() {
@@ -334,7 +322,7 @@ async fn a_run_that_is_killed_again_and_again_ends_as_a_clean_run() {
         use hubferry::objects::{Location, Objects};
         let left = world.objects.list(&Location::new("crm", "state/")).await.unwrap();
         assert!(left.is_empty(), "{name}: working files are left: {left:?}");
-        assert!(resume(&world).await.is_empty(), "{name}: something is still open");
+        assert!(world.resume().await.is_empty(), "{name}: something is still open");
     }
 }
 
@@ -354,7 +342,7 @@ async fn kills_and_faults_together_end_as_a_clean_run() {
         let mut last = report(world.handle(event.clone()).await.unwrap());
         while !last.outcome.is_final() {
             world.clock.sleep(Duration::from_secs(61)).await;
-            last = resume(&world).await.remove(0);
+            last = world.resume().await.remove(0);
         }
         if last.outcome == Outcome::Duplicate {
             last.outcome = Outcome::Done;
@@ -372,7 +360,7 @@ async fn a_run_that_another_invocation_holds_is_busy_until_the_lease_runs_out() 
     let busy = report(world.handle(event.clone()).await.unwrap());
     let sent = inputs_sent(&world);
     assert_eq!(busy.outcome, Outcome::Busy);
-    assert!(resume(&world).await.is_empty(), "the sweep leaves a held run alone");
+    assert!(world.resume().await.is_empty(), "the sweep leaves a held run alone");
     assert_eq!(inputs_sent(&world), sent);
     world.clock.sleep(LEASE + Duration::from_secs(1)).await;
     assert_eq!(report(world.handle(event).await.unwrap()).outcome, Outcome::Done);

@@ -4,6 +4,7 @@ mod configuration;
 mod crash;
 mod credentials;
 mod events;
+mod faults;
 mod files;
 mod harness;
 mod privacy;

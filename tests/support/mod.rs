@@ -4,6 +4,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeSet,
     ops::Range,
     rc::Rc,
     time::Duration,
@@ -61,8 +62,14 @@ pub(crate) struct World {
     pub(crate) door_latency: Duration,
     /// Until then (virtual time since the start) the table refuses every write.
     pub(crate) table_down_until: Rc<Cell<Duration>>,
+    /// Keys that begin so may not be written.
+    pub(crate) forbidden_writes: Rc<RefCell<Vec<&'static str>>>,
+    /// Writing a key that begins so takes so much longer.
+    pub(crate) slow_writes: Rc<Cell<Option<(&'static str, Duration)>>>,
     /// Method, path and body of each request that HubSpot got.
     pub(crate) requests: Rc<RefCell<Vec<String>>>,
+    /// The hosts that were called.
+    pub(crate) hosts: Rc<RefCell<BTreeSet<String>>>,
     invocation: Cell<u64>,
     sequence: Cell<u64>,
 }
@@ -90,7 +97,10 @@ impl World {
             config: Rc::new(load::parse(config, "hubferry.yaml").unwrap()),
             door_latency: Duration::from_millis(2),
             table_down_until: Rc::default(),
+            forbidden_writes: Rc::default(),
+            slow_writes: Rc::default(),
             requests: Rc::default(),
+            hosts: Rc::default(),
             invocation: Cell::new(0),
             sequence: Cell::new(0),
         }
@@ -105,8 +115,15 @@ impl World {
                 portal: self.portal.clone(),
                 clock: self.clock.clone(),
                 requests: self.requests.clone(),
+                hosts: self.hosts.clone(),
             }),
-            objects: Rc::new(Delayed { inner: self.objects.clone(), clock: self.clock.clone(), by: self.door_latency }),
+            objects: Rc::new(Delayed {
+                inner: self.objects.clone(),
+                clock: self.clock.clone(),
+                by: self.door_latency,
+                forbidden: self.forbidden_writes.clone(),
+                slow: self.slow_writes.clone(),
+            }),
             table: Rc::new(DelayedTable {
                 inner: self.table.clone(),
                 clock: self.clock.clone(),
@@ -158,6 +175,40 @@ impl World {
     pub(crate) async fn import(&self, key: &str, bytes: impl Into<Bytes>) -> Report {
         let event = self.upload(key, bytes).await;
         report(self.handle(event).await.unwrap())
+    }
+
+    /// Handles an event until the process is killed after so much time; the answer, if it came before.
+    pub(crate) async fn handle_until_killed(&self, event: Value, time: Duration) -> Option<Answer> {
+        tokio::select! {
+            biased;
+            () = self.clock.sleep(time) => None,
+            answer = self.handle(event) => Some(answer.unwrap()),
+        }
+    }
+
+    /// What the sweep says: the reports of the runs that it went on with.
+    pub(crate) async fn resume(&self) -> Vec<Report> {
+        fn reports(answer: Answer) -> Vec<Report> {
+            match answer {
+                Answer::Several(answers) => answers.into_iter().flat_map(reports).collect(),
+                Answer::Nothing(_) => Vec::new(),
+                answer => vec![report(answer)],
+            }
+        }
+        reports(self.handle(json!({ "job": "resume" })).await.unwrap())
+    }
+
+    /// The stored report of an import's run.
+    pub(crate) fn stored_report(&self, name: &str, run_id: &str) -> Option<Report> {
+        let text = self.text(&format!("s3://{BUCKET}/reports/import/{name}/{run_id}.json"))?;
+        Some(serde_json::from_str(&text).unwrap())
+    }
+
+    /// Delivers the one continuation that waits.
+    pub(crate) async fn finish_one(&self, seconds: i64) -> Report {
+        let (body, delay) = self.queue.take().remove(0);
+        self.clock.sleep(Duration::from_secs(delay.into())).await;
+        report(self.handle_within(serde_json::from_str(&body).unwrap(), seconds).await.unwrap())
     }
 
     /// Delivers continuations until none is left or the run is over.
@@ -213,6 +264,7 @@ struct InProcess {
     portal: Rc<RefCell<Portal>>,
     clock: Rc<VirtualClock>,
     requests: Rc<RefCell<Vec<String>>>,
+    hosts: Rc<RefCell<BTreeSet<String>>>,
 }
 
 #[async_trait(?Send)]
@@ -221,6 +273,7 @@ impl HttpService for InProcess {
         let told =
             format!("{} {}\n{}", request.method(), request.uri().path(), String::from_utf8_lossy(request.body()));
         self.requests.borrow_mut().push(told);
+        self.hosts.borrow_mut().insert(request.uri().host().unwrap_or_default().to_owned());
         let reply = self.portal.borrow_mut().handle(self.clock.now(), &request);
         self.clock.sleep(reply.latency).await;
         let lost = |message: &str| HttpError { sent: Sent::Maybe, message: message.to_owned() };
@@ -237,6 +290,23 @@ struct Delayed {
     inner: MemoryObjects,
     clock: Rc<VirtualClock>,
     by: Duration,
+    forbidden: Rc<RefCell<Vec<&'static str>>>,
+    slow: Rc<Cell<Option<(&'static str, Duration)>>>,
+}
+
+impl Delayed {
+    /// What a write meets before it happens.
+    async fn write(&self, location: &Location) -> Result<()> {
+        if let Some((_, by)) = self.slow.get().filter(|(prefix, _)| location.key.starts_with(prefix)) {
+            self.clock.sleep(by).await;
+        }
+        if self.forbidden.borrow().iter().any(|prefix| location.key.starts_with(prefix)) {
+            let code = hubferry::codes::OBJECTS_FORBIDDEN;
+            let message = format!("write {location}: AccessDenied");
+            return Err(hubferry::Error::new(hubferry::ErrorKind::Forbidden, code, message));
+        }
+        Ok(())
+    }
 }
 
 #[async_trait(?Send)]
@@ -255,12 +325,14 @@ impl Objects for Delayed {
     }
     async fn put(&self, location: &Location, body: Bytes, content_type: &str) -> Result<()> {
         self.clock.sleep(self.by / 2).await;
+        self.write(location).await?;
         self.inner.put(location, body, content_type).await?;
         self.clock.sleep(self.by / 2).await;
         Ok(())
     }
     async fn upload(&self, location: &Location, content_type: &str) -> Result<Box<dyn Upload>> {
         self.clock.sleep(self.by).await;
+        self.write(location).await?;
         self.inner.upload(location, content_type).await
     }
     async fn delete(&self, location: &Location) -> Result<()> {

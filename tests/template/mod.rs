@@ -53,7 +53,10 @@ fn functions_get_the_variables_that_hubferry_reads_and_no_others() {
     let names: BTreeSet<_> = variables.keys().map(String::as_str).collect();
     assert_eq!(names, BTreeSet::from(["HUBFERRY_CONFIG", "HUBFERRY_TABLE", "HUBFERRY_QUEUE_URL", "RUST_LOG"]));
     for (name, function) in resources_of(&template, "AWS::Serverless::Function") {
-        assert!(function["Environment"].is_null(), "{name} has variables of its own");
+        // A run is continued by the function whose role allows what it does.
+        let own: Vec<_> =
+            function["Environment"]["Variables"].as_object().into_iter().flatten().map(|(name, _)| name).collect();
+        assert!(own.iter().all(|name| *name == "HUBFERRY_QUEUE_URL"), "{name} has variables of its own: {own:?}");
     }
 }
 
@@ -62,10 +65,12 @@ fn a_message_stays_hidden_for_six_times_as_long_as_its_run_may_take() {
     let template = template();
     let timeout = template["Globals"]["Function"]["Timeout"].as_u64().expect("Timeout");
     assert!((1..=900).contains(&timeout), "Lambda allows at most 900 s, not {timeout}");
-    let queue = &template["Resources"]["ImportQueue"]["Properties"];
-    let visibility = queue["VisibilityTimeout"].as_u64().expect("VisibilityTimeout");
-    assert!(visibility >= 6 * timeout, "{visibility} s is less than six times {timeout} s");
-    assert!(queue["RedrivePolicy"]["maxReceiveCount"].as_u64() >= Some(5), "AWS advises at least five receives");
+    for queue in ["ImportQueue", "CaptureQueue", "ResumeQueue"] {
+        let queue = &template["Resources"][queue]["Properties"];
+        let visibility = queue["VisibilityTimeout"].as_u64().expect("VisibilityTimeout");
+        assert!(visibility >= 6 * timeout, "{visibility} s is less than six times {timeout} s");
+        assert!(queue["RedrivePolicy"]["maxReceiveCount"].as_u64() >= Some(5), "AWS advises at least five receives");
+    }
     for (name, function) in resources_of(&template, "AWS::Serverless::Function") {
         assert!(function["Timeout"].is_null(), "{name} has a time-out of its own, which this test does not compare");
     }
@@ -152,6 +157,43 @@ fn a_resource_that_is_everything_says_why() {
 }
 
 #[test]
+fn a_function_listens_to_the_queue_to_which_its_runs_are_handed_over() {
+    let template = template();
+    let shared = &template["Globals"]["Function"]["Environment"]["Variables"]["HUBFERRY_QUEUE_URL"];
+    for (name, function) in resources_of(&template, "AWS::Serverless::Function") {
+        let own = &function["Environment"]["Variables"]["HUBFERRY_QUEUE_URL"];
+        let queue = if own.is_null() { shared } else { own }.as_str().unwrap();
+        let listens = function["Events"]["Queue"]["Properties"]["Queue"].as_str().unwrap_or_default();
+        assert_eq!(listens, format!("{queue}.Arn"), "{name}");
+        let mut found = Vec::new();
+        statements(&template["Resources"][function["Role"].as_str().unwrap().trim_end_matches(".Arn")], &mut found);
+        for sid in ["TakeMessages", "AskForContinuation"] {
+            let statement = found.iter().find(|statement| statement["Sid"] == sid);
+            assert_eq!(
+                statement.unwrap_or_else(|| panic!("{name}: {sid}"))["Resource"],
+                format!("{queue}.Arn"),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_capture_may_write_where_it_writes_and_never_reads_what_it_has_written() {
+    let template = template();
+    let mut found = Vec::new();
+    statements(&template["Resources"]["CaptureRunPolicy"], &mut found);
+    let actions = |sid: &str| -> BTreeSet<&str> {
+        let statement = found.iter().find(|statement| statement["Sid"] == sid);
+        one_or_many(&statement.unwrap_or_else(|| panic!("no statement {sid}"))["Action"]).into_iter().collect()
+    };
+    assert_eq!(actions("WriteCaptures"), BTreeSet::from(["s3:PutObject"]));
+    assert_eq!(actions("KeepCaptureState"), BTreeSet::from(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]));
+    let table = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:Query"];
+    assert_eq!(actions("KeepState"), BTreeSet::from(table));
+}
+
+#[test]
 fn a_run_may_do_with_its_state_what_it_does() {
     let template = template();
     let mut found = Vec::new();
@@ -190,7 +232,7 @@ fn only_objects_in_the_input_folder_wake_the_import_and_never_what_it_writes() {
     assert_eq!(key[0]["prefix"], "InputPrefix");
     let parameter = &template["Parameters"]["InputPrefix"];
     let (allowed, default) = (parameter["AllowedPattern"].as_str().unwrap(), parameter["Default"].as_str().unwrap());
-    for own in ["rejects", "reports", "state", "config", "captures"] {
+    for own in ["rejects", "reports", "manifests", "state", "config", "captures"] {
         assert!(allowed.contains(own), "{own}/ is accepted as the input folder");
         assert!(!default.starts_with(own));
     }
@@ -203,7 +245,8 @@ fn only_jobs_that_exist_are_scheduled() {
         for event in function["Events"].as_object().into_iter().flat_map(|events| events.values()) {
             let Some(input) = event["Properties"]["Input"].as_str() else { continue };
             let input: Value = serde_json::from_str(input).expect("a schedule's input is JSON");
-            assert_eq!(input, serde_json::json!({ "job": "resume" }), "{name}");
+            let job = if name == "CaptureFunction" { "capture" } else { "resume" };
+            assert_eq!(input, serde_json::json!({ "job": job }), "{name}");
         }
     }
 }

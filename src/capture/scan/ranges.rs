@@ -256,6 +256,7 @@ impl Plan {
                 work.step = Some((*last - first).max(1));
                 work.after = *last;
                 work.busy = false;
+                work.ends = 0;
                 Ok(Listed { keep, covers: Span { after, until: Some(*last) } })
             }
             _ => {
@@ -346,9 +347,9 @@ mod tests {
 
     #[test]
     fn an_end_before_ids_that_were_seen_is_asked_for_again() {
-        let mut plan = Plan::of(&Ranges::from(vec![span(0, Some(500)), span(500, Some(900))]));
+        let mut plan = Plan::of(&Ranges::from(vec![span(0, Some(500)), span(600, Some(900))]));
         let (front, behind) = (plan.take().unwrap(), plan.take().unwrap());
-        plan.listed(behind.range, &[501]).unwrap();
+        plan.listed(behind.range, &[601]).unwrap();
         let told = plan.listed(front.range, &[]).unwrap();
         let mut ranges = Ranges::default();
         ranges.cover(told.covers);

@@ -169,9 +169,13 @@ pub trait Budget {
     async fn spend_day(&self, _until: Timestamp) {}
 }
 
+/// How late a slot may be used in any case: timers are no finer than a millisecond or two, so that a slot of a limit of thousands of calls
+/// would always be missed. What it puts into a window too much is far less than the share of the limit that is left unused.
+const LATENESS_MIN: Duration = Duration::from_millis(5);
+
 /// How late a slot may be used: half a gap makes up for a busy moment and never puts one call too many into a window.
 pub(crate) fn lateness(gap: Duration) -> Duration {
-    gap / 2
+    (gap / 2).max(LATENESS_MIN)
 }
 
 /// The first slot at or after `next`, were it not for idle time, which is lost. Pure.

@@ -168,7 +168,7 @@ impl RateLimiter {
         turn.pending = None;
         let (grant, want) = granted?;
         let mut state = self.lanes.of(bucket).state.borrow_mut();
-        state.receive(grant, want);
+        state.receive(grant, want, self.clock.elapsed());
         if let Some(slowed) = self.budget.slowed(bucket) {
             state.slowdown = state.slowdown.and(slowed, self.clock.elapsed());
         }
@@ -299,10 +299,5 @@ impl RateLimiter {
     /// What was sent so far.
     pub fn counts(&self) -> CallCounts {
         *self.counts.borrow()
-    }
-
-    /// How much of the ten-second limit was used while calls were made, in percent; 0 before there are two.
-    pub fn limit_use_percent(&self) -> f64 {
-        self.lanes.of(Bucket::Burst).state.borrow().limit_use_percent()
     }
 }
