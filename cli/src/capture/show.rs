@@ -115,16 +115,21 @@ impl Page {
             "list" => "records, all of them listed",
             _ => "records as its search index counts, which trails",
         };
-        let missing = match (drift.counted_by, drift.missing.count) {
-            ("search", 1..) => "in HubSpot, not captured: at least so many",
+        let by_list = drift.counted_by == "list";
+        let missing = match drift.missing.count {
+            1.. if !by_list => "in HubSpot, not captured: at least so many",
             _ => "in HubSpot, not captured",
+        };
+        let (spare, differing) = match by_list {
+            true => ("captured, not in HubSpot any more", "captured with other values, or older"),
+            false => ("of the sample: captured, not in HubSpot any more", "of the sample: captured with other values"),
         };
         let mut rows = vec![
             ("captured", drift.captured, "records that consumers of the output have"),
             ("in HubSpot", drift.in_hubspot, by),
             ("missing", drift.missing.count, missing),
-            ("spare", drift.spare.count, "captured, not in HubSpot any more"),
-            ("differing", drift.differing.count, "captured with other values, or older"),
+            ("spare", drift.spare.count, spare),
+            ("differing", drift.differing.count, differing),
             ("changed since", drift.changed_since, "after the position; no drift: the next run's"),
         ];
         if drift.awaited > 0 {
