@@ -256,6 +256,29 @@ fn every_format_and_compression_is_read_back() {
 }
 
 #[test]
+fn content_is_listed_and_compared_by_its_versions() {
+    let world = World::new(0, "");
+    let settings = world.folder.path().join("hubferry.yaml");
+    let posts = fs::read_to_string(&settings).unwrap().replace("crm.contacts", "cms.blogs.posts");
+    fs::write(&settings, posts).unwrap();
+    let yesterday = now() - SignedDuration::from_hours(24);
+    let make = |at: usize| {
+        let body = serde_json::json!({ "name": format!("n{at}"), "slug": format!("s{at}") });
+        world.portal.lock().unwrap().create_content(yesterday, "cms.blogs.posts", &body).unwrap()
+    };
+    let ids: Vec<String> = (0..4).map(make).collect();
+    world.captured();
+    world.portal.lock().unwrap().delete_content(now(), "cms.blogs.posts", &ids[1]);
+    let (drift, code) = world.json(&["contacts", "--verify"]);
+    assert_eq!((&drift["verdict"], &drift["counted_by"], code), (&"none".into(), &"list".into(), 0), "{drift}");
+    assert_eq!((&drift["captured"], &drift["in_hubspot"], &drift["changed_since"]), (&4.into(), &3.into(), &1.into()));
+    // What is older than the capture, and not in it.
+    let late = make(9);
+    let (drift, code) = world.json(&["contacts", "--verify"]);
+    assert_eq!((&drift["missing"]["ids"], code), (&serde_json::json!([late]), 4), "{drift}");
+}
+
+#[test]
 fn a_restart_asks_first_and_then_captures_everything_again() {
     let world = World::new(3, "");
     world.captured();

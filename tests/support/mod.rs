@@ -330,6 +330,12 @@ impl Objects for Delayed {
         self.clock.sleep(self.by / 2).await;
         Ok(())
     }
+    async fn put_new(&self, location: &Location, body: Bytes, content_type: &str) -> Result<bool> {
+        self.clock.sleep(self.by / 2).await;
+        let made = self.inner.put_new(location, body, content_type).await?;
+        self.clock.sleep(self.by / 2).await;
+        Ok(made)
+    }
     async fn upload(&self, location: &Location, content_type: &str) -> Result<Box<dyn Upload>> {
         self.clock.sleep(self.by).await;
         self.write(location).await?;

@@ -218,7 +218,8 @@ impl Comparison {
             version.meet();
             version.at()
         });
-        let is_changed = now.updated_at.map(Timestamp::as_millisecond) != version;
+        // The version of a restore is younger than the record's own.
+        let is_changed = now.updated_at.map(Timestamp::as_millisecond) > version;
         let mut names = Vec::new();
         let mut values = BTreeMap::new();
         for (name, pair) in differing {
