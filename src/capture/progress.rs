@@ -222,7 +222,7 @@ impl Phase {
             Self::Snapshot(_) => "snapshot",
             Self::Main { .. } => "changes",
             Self::Trailing { .. } => "changes that the index showed late",
-            Self::Deletes(_) | Self::Returned { .. } => "recycle bin",
+            Self::Bin(_) | Self::Deletes(_) | Self::Returned { .. } => "recycle bin",
             Self::Links { .. } => "associations",
             Self::LinksBegin(_) => "associations, for the first time",
             Self::Complete => "closing the window",
