@@ -11,11 +11,11 @@ use super::{
     known::{Delta, Known},
     output::{Columns, Encoder, Layout},
     position::{Position, compact},
-    progress::{Phase, Progress},
+    progress::{self, Phase, Progress},
     scan::ScanState,
 };
 use crate::{
-    app::{App, Env},
+    app::{App, Env, Update},
     clock::Deadline,
     codes,
     config::{Capture, CaptureFormat, ExtraProperties},
@@ -526,6 +526,7 @@ impl Job {
 
     /// Saves if the open object is large, or old, enough.
     pub(super) async fn save_if_full(&mut self) -> Result<()> {
+        self.tell();
         let is_full = self
             .encoder
             .as_ref()
@@ -538,6 +539,15 @@ impl Job {
     /// Saves what was emitted before a call failed, unless it was saving that failed.
     async fn save_rest(&mut self) -> Result<()> {
         if self.is_saving || self.log.is_none() { Ok(()) } else { self.save().await }
+    }
+
+    /// Tells who watches.
+    fn tell(&mut self) {
+        if self.env.watcher.is_some() {
+            self.count_costs();
+            let update = progress::Update::of(&self.run_id, &self.progress);
+            self.env.tell(&Update::Capture(Box::new(update)));
+        }
     }
 
     /// The object, then what was learned, then the position.
@@ -579,6 +589,7 @@ impl Job {
             log.saved(unsaved.state);
         }
         self.saved = Some(self.progress.clone());
+        self.tell();
         Ok(())
     }
 
@@ -632,7 +643,7 @@ impl Job {
 
     /// Whether the time left is needed for the end.
     pub(super) fn must_stop(&self) -> bool {
-        !self.deadline.allows(self.env.clock.now(), self.reserve())
+        self.env.stop.get() || !self.deadline.allows(self.env.clock.now(), self.reserve())
     }
 
     fn reserve(&self) -> Duration {

@@ -137,7 +137,7 @@ async fn capture_once(app: &App, capture: Rc<Capture>, deadline: Deadline, owner
 }
 
 /// Where a capture writes; the key ends with `/` or is empty.
-pub(crate) fn output_of(capture: &Capture) -> Result<Location> {
+pub fn output_of(capture: &Capture) -> Result<Location> {
     let mut output = Location::parse(&capture.output).ok_or_else(|| {
         let message = format!("capture `{}`: the output is not of the form s3://bucket/prefix/", capture.name);
         Error::invalid(codes::CONFIG_INVALID, message)

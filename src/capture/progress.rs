@@ -192,3 +192,57 @@ impl Progress {
         }
     }
 }
+
+/// How far a run has come, for who watches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// The run.
+    pub run_id: String,
+    /// What is being done, in a few words.
+    pub doing: &'static str,
+    /// Changes so far, those that are not saved yet among them.
+    pub changes: ChangeCounts,
+    /// Objects written.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Calls so far.
+    pub calls: Calls,
+    /// Calls that the account's limit would have allowed meanwhile.
+    pub calls_possible: f64,
+    /// Where the run is.
+    pub position: Position,
+}
+
+impl Phase {
+    /// What is being done, in a few words.
+    pub fn doing(&self) -> &'static str {
+        match self {
+            Self::Open => "opening a window",
+            Self::Snapshot(_) => "snapshot",
+            Self::Main { .. } => "changes",
+            Self::Trailing { .. } => "changes that the index showed late",
+            Self::Bin(_) | Self::Deletes(_) | Self::Returned { .. } => "recycle bin",
+            Self::Links { .. } => "associations",
+            Self::LinksBegin(_) => "associations, for the first time",
+            Self::Complete => "closing the window",
+        }
+    }
+}
+
+impl Update {
+    /// Of this progress.
+    pub fn of(run_id: &str, progress: &Progress) -> Self {
+        let done = &progress.done;
+        Self {
+            run_id: run_id.to_owned(),
+            doing: progress.phase.doing(),
+            changes: done.changes,
+            objects: done.objects,
+            bytes: done.bytes,
+            calls: done.calls,
+            calls_possible: done.calls_possible,
+            position: progress.position(),
+        }
+    }
+}

@@ -134,6 +134,7 @@ impl World {
             queue: Some(self.queue.clone()),
             memory_mb: Cell::new(512),
             watcher: None,
+            stop: Cell::new(false),
         };
         App::new(Rc::new(env), self.config.clone()).unwrap()
     }
