@@ -422,15 +422,15 @@ pub async fn read_settings(source: &ConfigSource, objects: &dyn Objects) -> Resu
     let (bytes, name, etag) = match source {
         ConfigSource::Path(path) => {
             let name = path.display().to_string();
-            let bytes = std::fs::read(path).map_err(|error| {
-                Error::invalid(codes::CONFIG_MISSING, format!("{name} cannot be read: {error}"))
-            })?;
+            let bytes = std::fs::read(path)
+                .map_err(|error| Error::invalid(codes::CONFIG_MISSING, format!("{name} cannot be read: {error}")))?;
             (bytes.into(), name, None)
         }
         ConfigSource::Object(location) => {
-            let (bytes, etag) = objects.get(location).await?.ok_or_else(|| {
-                Error::invalid(codes::CONFIG_MISSING, format!("{location}: there is no such object"))
-            })?;
+            let (bytes, etag) = objects
+                .get(location)
+                .await?
+                .ok_or_else(|| Error::invalid(codes::CONFIG_MISSING, format!("{location}: there is no such object")))?;
             (bytes, location.to_string(), Some(etag))
         }
     };

@@ -82,9 +82,12 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     if options.json
         && let Err(error) = &result
     {
+        let whole = format!("{error:#}");
         let told = match error.downcast_ref::<Error>() {
-            Some(error) => json!({ "code": error.code().as_str(), "message": error.message(), "hint": error.hint() }),
-            None => json!({ "code": null, "message": format!("{error:#}"), "hint": null }),
+            Some(error) => {
+                json!({ "code": error.code().as_str(), "message": whole.trim_start_matches(&format!("{}: ", error.code())), "hint": error.hint() })
+            }
+            None => json!({ "code": null, "message": whole, "hint": null }),
         };
         text::json_line(&json!({ "error": told }))?;
     }

@@ -394,11 +394,13 @@ struct Metadata {
 
 /// Gives the lines of an object, whatever compresses it, each with its end.
 fn inflated(bytes: &Bytes, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    // Its hint is for those who upload files.
+    let damaged = |error: hubferry::Error| anyhow!("{}", error.message());
     let mut decompressor = Decompressor::new(detect(bytes))?;
     let (mut input, mut held) = (&bytes[..], Vec::new());
     loop {
         let before = held.len();
-        decompressor.step(&mut input, &mut held, STEP_BYTES)?;
+        decompressor.step(&mut input, &mut held, STEP_BYTES).map_err(damaged)?;
         let ended = input.is_empty() && held.len() < before + STEP_BYTES;
         let mut start = 0;
         while let Some(length) = held.get(start..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
@@ -411,7 +413,7 @@ fn inflated(bytes: &Bytes, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<
             bail!("a line of more than {LINE_BYTES_MAX} bytes");
         }
         if ended {
-            decompressor.finish()?;
+            decompressor.finish().map_err(damaged)?;
             return if held.is_empty() { Ok(()) } else { each(&held) };
         }
     }
