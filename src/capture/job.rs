@@ -21,11 +21,7 @@ use crate::{
     config::{Capture, CaptureFormat, ExtraProperties},
     error::{Error, ErrorKind, Result},
     hubspot::{
-        account::Account,
-        cms::CmsQuery,
-        model::PropertyDefinition,
-        properties::SchemaParts,
-        records::Wanted,
+        account::Account, cms::CmsQuery, model::PropertyDefinition, properties::SchemaParts, records::Wanted,
         resources::Resource,
     },
     import::{Spent, calls_of, held, is_passing, log::Log},
@@ -245,7 +241,14 @@ impl Job {
 
     /// The log as it is durable.
     async fn open_log(&self) -> Result<Log> {
-        Log::open(self.env.objects.clone(), place(&self.progress.log_in)?, "log", self.lease.fence, self.progress.log.clone()).await
+        Log::open(
+            self.env.objects.clone(),
+            place(&self.progress.log_in)?,
+            "log",
+            self.lease.fence,
+            self.progress.log.clone(),
+        )
+        .await
     }
 
     /// Drops what is ahead of what is durable: the open object, and what was learned with it.
@@ -387,7 +390,9 @@ impl Job {
                 let ids = Wanted::ids(false);
                 self.account.list_records(&crm.object, &ids, None, self.calls_until()).await.map(drop)
             }
-            Resource::Cms(cms) => self.account.list_cms(cms, CmsQuery::default(), None, self.calls_until()).await.map(drop),
+            Resource::Cms(cms) => {
+                self.account.list_cms(cms, CmsQuery::default(), None, self.calls_until()).await.map(drop)
+            }
         }
     }
 
@@ -412,7 +417,9 @@ impl Job {
             self.learn(&Delta::LinksReset);
             self.progress.links_partial = true;
             if self.progress.links_known {
-                self.note("`associations` were changed: those of all records are learned anew, without changes".to_owned());
+                self.note(
+                    "`associations` were changed: those of all records are learned anew, without changes".to_owned(),
+                );
             }
         }
         self.progress.links_known = false;

@@ -1,10 +1,10 @@
 //! Whole captures in virtual time: what lies in S3 afterwards is what HubSpot has.
 
 mod basics;
-mod trouble;
 mod csv;
 pub(crate) mod opencdc;
 mod parquet;
+mod trouble;
 mod world;
 
 use std::{collections::BTreeMap, io::Read as _};

@@ -35,7 +35,10 @@ async fn an_object_is_written_read_and_removed(objects: &dyn Objects, bucket: &s
     objects.delete(&at).await.unwrap();
     assert_eq!(objects.get(&at).await.unwrap(), None);
     objects.delete(&at).await.unwrap();
-    assert!(objects.put_new(&at, Bytes::from_static(b"new"), "text/csv").await.unwrap(), "after a delete there is none");
+    assert!(
+        objects.put_new(&at, Bytes::from_static(b"new"), "text/csv").await.unwrap(),
+        "after a delete there is none"
+    );
     assert_eq!(objects.get(&at).await.unwrap().unwrap().0, "new");
     objects.delete(&at).await.unwrap();
     assert!(objects.requests() >= before + 8);

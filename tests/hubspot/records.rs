@@ -118,8 +118,7 @@ async fn a_search_that_counts_records_and_shows_none_is_asked_again_and_never_th
     let world = fake::world();
     let fake = Rc::new(Fake::new(&world, (1..=50).collect()));
     let account = fake::account(&world, fake.clone());
-    let changed =
-        async || account.changed(&crm("contacts"), Timestamp::UNIX_EPOCH, None, None, Deadline::NONE).await;
+    let changed = async || account.changed(&crm("contacts"), Timestamp::UNIX_EPOCH, None, None, Deadline::NONE).await;
     fake.hides.set(2);
     let page = changed().await.unwrap();
     assert_eq!((page.ids.len(), page.is_last), (50, true));
@@ -137,10 +136,7 @@ async fn what_comes_behind_the_last_id_while_the_end_is_looked_at_is_shown_too()
     let fake = Rc::new(Fake::new(&world, (1..=300).collect()));
     let account = fake::account(&world, fake.clone());
     let changed = async |after| {
-        account
-            .changed(&crm("contacts"), Timestamp::UNIX_EPOCH, None, Some(after), Deadline::NONE)
-            .await
-            .unwrap()
+        account.changed(&crm("contacts"), Timestamp::UNIX_EPOCH, None, Some(after), Deadline::NONE).await.unwrap()
     };
     let late = async {
         // During the search that looks for the end.
