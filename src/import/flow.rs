@@ -414,8 +414,10 @@ impl Flow<'_> {
         {
             return None;
         }
-        let rest = self.loaded.exhausted() || self.is_full() || window_full;
-        let late = self.unsaved.len() >= self.in_flight.len() + UNSAVED_BATCHES_MAX / 2;
+        // What is in flight makes room in the ledger, unless the oldest row waits here: a small batch is then a call that is saved.
+        let is_full = self.is_full();
+        let rest = self.loaded.exhausted() || window_full || (is_full && self.in_flight.is_empty());
+        let late = is_full || self.unsaved.len() >= self.in_flight.len() + UNSAVED_BATCHES_MAX / 2;
         let holds_up = |front: u64| late && front < self.ledger.first() + ROWS_HELD_UP;
         let lanes = self.loaded.lanes.iter().enumerate();
         lanes

@@ -6,7 +6,7 @@ use hubferry::{clock::Clock as _, report::Outcome};
 use hubferry_simulator::hubspot::{Fault, Portal, PortalSettings, What};
 use serde_json::json;
 
-use super::{OUTPUT, assert_equal, capture, config, count, lines, settings, told};
+use super::{OUTPUT, assert_equal, assert_linked, capture, config, count, lines, settings, told};
 use crate::support::World;
 
 /// What people do, for so long.
@@ -19,7 +19,7 @@ async fn people(world: &World, rng: &mut fastrand::Rng, seconds: u64, stop: Rc<C
         let mut portal = world.portal.borrow_mut();
         let live = |portal: &Portal| portal.live_objects("contacts", &[]).map(|one| one.id).collect::<Vec<_>>();
         let any = |rng: &mut fastrand::Rng, ids: &[String]| ids.get(rng.usize(0..ids.len().max(1))).cloned();
-        match rng.u8(0..12) {
+        match rng.u8(0..15) {
             0..=2 => {
                 made += 1;
                 let email = format!("n{made}@example.com");
@@ -50,6 +50,17 @@ async fn people(world: &World, rng: &mut fastrand::Rng, seconds: u64, stop: Rc<C
                 let live = live(&portal);
                 if let (Some(winner), Some(loser)) = (any(rng, &live), any(rng, &live)) {
                     portal.merge(now, "contacts", &winner, &loser);
+                }
+            }
+            11..=13 => {
+                // No date moves with these.
+                let companies: Vec<String> = portal.live_objects("companies", &[]).map(|one| one.id).collect();
+                if let (Some(id), Some(company)) = (any(rng, &live(&portal)), any(rng, &companies)) {
+                    if rng.bool() {
+                        portal.associate("contacts", &id, "companies", &company);
+                    } else {
+                        portal.dissociate("contacts", &id, "companies", &company);
+                    }
                 }
             }
             _ => {
@@ -93,6 +104,9 @@ async fn run(seed: u64, more: &str, kills: bool, adjust: impl FnOnce(&mut Portal
         let email = format!("p{at}@example.com");
         world.portal.borrow_mut().seed_record(now, "contacts", &[("email", &email), ("firstname", "First")]).unwrap();
     }
+    for _ in 0..3 {
+        world.portal.borrow_mut().seed_record(now, "companies", &[("name", "A")]).unwrap();
+    }
     world.clock.sleep(Duration::from_secs(60)).await;
     let stop = Rc::new(Cell::new(false));
     let (mut theirs, mut ours) = (rng.fork(), rng.fork());
@@ -110,6 +124,9 @@ async fn run(seed: u64, more: &str, kills: bool, adjust: impl FnOnce(&mut Portal
     }
     let all = lines(&world, OUTPUT).await;
     assert_equal(&world, &all);
+    if more.contains("companies") {
+        assert_linked(&world, &all);
+    }
     // A consumer that drops repeats, as the README tells it to, ends the same.
     let mut told_before = std::collections::HashSet::new();
     let once: Vec<_> = all
@@ -129,6 +146,7 @@ async fn run(seed: u64, more: &str, kills: bool, adjust: impl FnOnce(&mut Portal
 }
 
 /// Each seed's world: in virtual time, so that a second thread halves what a processor takes.
+#[expect(clippy::print_stdout, reason = "a failing test shows which seed it was")]
 fn worlds(
     seeds: Range<u64>,
     more: &str,
@@ -153,7 +171,8 @@ fn worlds(
 
 #[test]
 fn what_is_in_s3_equals_the_portal_while_people_work_and_the_capture_is_killed() {
-    worlds(0..100, "trailing_seconds: 600\n", |_| true, |_, settings| settings.index_lag.jitter_ms = 8_000);
+    let more = "trailing_seconds: 600\nassociations: [companies]\n";
+    worlds(0..100, more, |_| true, |_, settings| settings.index_lag.jitter_ms = 8_000);
 }
 
 #[test]
