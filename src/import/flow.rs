@@ -22,6 +22,7 @@ use super::{
     source::{Source, Step},
 };
 use crate::{
+    app,
     clock::Deadline,
     codes,
     config::Amount,
@@ -654,14 +655,14 @@ impl Flow<'_> {
     }
 
     fn tell(&self, source: &Source) {
-        self.job.env.tell(&Update {
+        self.job.env.tell(&app::Update::Import(Update {
             run_id: self.job.lease.run_id.clone(),
             rows: self.job.progress.rows,
             bytes_read: source.fetched_bytes(),
             bytes_total: self.job.object.size,
             calls: self.job.progress.calls,
             in_flight: self.in_flight.len(),
-        });
+        }));
     }
 }
 

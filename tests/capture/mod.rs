@@ -4,6 +4,7 @@ mod basics;
 mod csv;
 pub(crate) mod opencdc;
 mod parquet;
+mod trouble;
 mod world;
 
 use std::{collections::BTreeMap, io::Read as _};

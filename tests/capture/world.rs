@@ -110,6 +110,14 @@ async fn run(seed: u64, more: &str, kills: bool, adjust: impl FnOnce(&mut Portal
     }
     let all = lines(&world, OUTPUT).await;
     assert_equal(&world, &all);
+    // A consumer that drops repeats, as the README tells it to, ends the same.
+    let mut told_before = std::collections::HashSet::new();
+    let once: Vec<_> = all
+        .iter()
+        .filter(|line| told_before.insert((line["key"].clone(), line["metadata"]["hubferry.updatedAt"].clone())))
+        .cloned()
+        .collect();
+    assert_equal(&world, &once);
     if !kills {
         for (id, times) in count(&all, "create") {
             assert_eq!(times, 1, "seed {seed}: {id} was created {times} times");
