@@ -21,7 +21,8 @@ use crate::{
 /// Records that are looked up at a time.
 const RETURNED_AT_ONCE: usize = 1_000;
 
-/// Records whose associations are asked for at a time.
+/// Records whose associations are asked for at a time: as many calls as [`Account::associations`](crate::hubspot::account::Account::associations)
+/// has under way.
 const LINKS_PAGE: usize = 5_000;
 
 impl Job {
@@ -321,19 +322,19 @@ impl Job {
                 .filter(|(id, linked)| self.known.links.get(&number(id)) != Some(&linked.links))
                 .map(|(id, _)| id.clone())
                 .collect();
-            if !differing.is_empty() {
-                let mut records = self.account.read_records(&crm.object, &differing, &self.wanted, calls_until).await?;
+            for lot in differing.chunks(RETURNED_AT_ONCE) {
+                let mut records = self.account.read_records(&crm.object, lot, &self.wanted, calls_until).await?;
                 // Read again, after the record: what is emitted together was true at the same time, or later.
-                let alive: Vec<String> = differing.iter().filter(|id| records.contains_key(*id)).cloned().collect();
+                let alive: Vec<String> = lot.iter().filter(|id| records.contains_key(*id)).cloned().collect();
                 let mut links = linked(&account, &crm.object, &to, alive.into_iter(), calls_until).await?;
-                for id in differing {
-                    match (records.remove(&id), links.remove(&id)) {
-                        (Some(record), Some(linked)) if record.id == id => {
+                for id in lot {
+                    match (records.remove(id), links.remove(id)) {
+                        (Some(record), Some(linked)) if record.id == *id => {
                             self.progress.done.changes.seen += 1;
                             self.emit_linked(record, linked, crm)?;
                         }
                         // Archived or merged: its delete is, or will be, emitted.
-                        _ => self.learn(&Delta::Unlinked(number(&id))),
+                        _ => self.learn(&Delta::Unlinked(number(id))),
                     }
                 }
             }
