@@ -131,7 +131,8 @@ async fn what_is_in_s3_equals_the_account_when_the_process_was_killed_in_snapsho
             Err(_) => killed += 1,
             Ok(report) => {
                 let outcome = report["outcome"].as_str().unwrap();
-                assert!(["done", "yielded"].contains(&outcome), "seed {seed}, round {round}: {report}");
+                // Busy: the lease of the one that was killed lasts for seconds.
+                assert!(["done", "yielded", "busy"].contains(&outcome), "seed {seed}, round {round}: {report}");
             }
         }
         people(&harness, &chance, round);
