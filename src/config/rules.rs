@@ -389,7 +389,10 @@ impl Rules<'_> {
         let own = Location::parse(&capture.output)
             .and_then(|at| OWN_FOLDERS.into_iter().find(|folder| at.key.starts_with(&format!("{folder}/"))));
         if let Some(own) = own {
-            self.problem(&place.key("output"), format!("`{own}/` is where hubferry keeps files of its own; choose another"));
+            self.problem(
+                &place.key("output"),
+                format!("`{own}/` is where hubferry keeps files of its own; choose another"),
+            );
         }
         if capture.lag_seconds == 0 {
             self.problem(
