@@ -129,6 +129,7 @@ async fn run(seed: u64, more: &str, kills: bool, adjust: impl FnOnce(&mut Portal
 }
 
 /// Each seed's world: in virtual time, so that a second thread halves what a processor takes.
+#[expect(clippy::print_stdout, reason = "shown where a world fails: which one it was")]
 fn worlds(
     seeds: Range<u64>,
     more: &str,
