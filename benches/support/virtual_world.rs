@@ -71,6 +71,7 @@ impl VirtualWorld {
             queue: None,
             memory_mb: Cell::new(256),
             watcher: None,
+            stop: Cell::new(false),
         };
         let config = Rc::new(load::parse(&config, "hubferry.yaml").map_err(|error| format!("{error:?}"))?);
         Ok(Self { portal, clock, written, env: Rc::new(env), config })
@@ -126,6 +127,18 @@ struct Files {
     written: Rc<Cell<(u64, u64)>>,
 }
 
+impl Files {
+    /// Counts what a capture writes.
+    fn is_output(&self, location: &Location, body: &Bytes) -> bool {
+        let is_output = location.key.starts_with("captures/");
+        if is_output {
+            let (objects, bytes) = self.written.get();
+            self.written.set((objects + 1, bytes + body.len() as u64));
+        }
+        is_output
+    }
+}
+
 #[async_trait(?Send)]
 impl Objects for Files {
     async fn head(&self, location: &Location, version_id: Option<&str>) -> Result<ObjectVersion> {
@@ -142,12 +155,12 @@ impl Objects for Files {
     }
     async fn put(&self, location: &Location, body: Bytes, content_type: &str) -> Result<()> {
         self.clock.sleep(S3_LATENCY).await;
-        if location.key.starts_with("captures/") {
-            let (objects, bytes) = self.written.get();
-            self.written.set((objects + 1, bytes + body.len() as u64));
-            return Ok(());
-        }
-        self.inner.put(location, body, content_type).await
+        if self.is_output(location, &body) { Ok(()) } else { self.inner.put(location, body, content_type).await }
+    }
+    async fn put_new(&self, location: &Location, body: Bytes, content_type: &str) -> Result<bool> {
+        self.clock.sleep(S3_LATENCY).await;
+        // Nothing is written twice here.
+        if self.is_output(location, &body) { Ok(true) } else { self.inner.put_new(location, body, content_type).await }
     }
     async fn upload(&self, location: &Location, content_type: &str) -> Result<Box<dyn Upload>> {
         self.clock.sleep(S3_LATENCY).await;
