@@ -146,11 +146,7 @@ async fn run(seed: u64, more: &str, kills: bool, adjust: impl FnOnce(&mut Portal
 }
 
 /// Each seed's world: in virtual time, so that a second thread halves what a processor takes.
-<<<<<<< HEAD
 #[expect(clippy::print_stdout, reason = "a failing test shows which seed it was")]
-=======
-#[expect(clippy::print_stdout, reason = "shown where a world fails: which one it was")]
->>>>>>> capbench
 fn worlds(
     seeds: Range<u64>,
     more: &str,
