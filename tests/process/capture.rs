@@ -51,7 +51,7 @@ fn seed(harness: &Harness, count: usize, row: impl Fn(usize) -> Vec<(&'static st
 /// Runs the capture until a window is captured that began by now, past the lag and what the index trails behind.
 async fn finish(harness: &Harness, process: &Process) -> Value {
     let mut done = 0;
-    for _ in 0..20 {
+    for _ in 0..40 {
         pause(Duration::from_millis(2_500)).await;
         let report = harness.answer(process, &event()).await;
         done += u32::from(report["outcome"] == "done");
@@ -88,12 +88,12 @@ fn people(harness: &Harness, chance: &Rng, round: usize) {
 
 #[tokio::test]
 async fn what_is_in_s3_equals_the_account_when_the_process_was_killed_in_snapshot_and_changes() {
-    const RECORDS: usize = 4_000;
-    const ROUNDS: usize = 8;
-    /// Of an invocation, and so the longest lease of one that was killed. Half of it are calls.
-    const SECONDS: u64 = 5;
+    const RECORDS: usize = 3_000;
+    const ROUNDS: usize = 6;
+    /// Of an invocation, and so the longest lease of one that was killed. Five of them are calls.
+    const SECONDS: u64 = 8;
     /// Calls after which it is killed, at most, in the snapshot and later: fewer than it makes.
-    const CALLS: [f64; 2] = [40.0, 5.0];
+    const CALLS: [f64; 2] = [25.0, 5.0];
     let mut settings = PortalSettings::default();
     settings.limits.burst = Some(250);
     settings.latency.fixed_ms = 50;
@@ -140,7 +140,7 @@ async fn what_is_in_s3_equals_the_account_when_the_process_was_killed_in_snapsho
         }
         people(&harness, &chance, round);
     }
-    assert!(killed >= 3, "seed {seed}: {killed} kills came in time");
+    assert!(killed >= 2, "seed {seed}: {killed} kills came in time");
     let process = process(&harness, "", None);
     finish(&harness, &process).await;
 
