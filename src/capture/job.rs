@@ -20,6 +20,7 @@ use crate::{
     codes,
     config::{Capture, CaptureFormat, ExtraProperties},
     error::{Error, ErrorKind, Result},
+    http::retry::ATTEMPT_RESERVE,
     hubspot::{
         account::Account, cms::CmsQuery, model::PropertyDefinition, properties::SchemaParts, records::Wanted,
         resources::Resource,
@@ -45,6 +46,9 @@ const END_RESERVE: Duration = Duration::from_secs(20);
 
 /// Of an invocation shorter than that, this share.
 const END_RESERVE_SHARE: u32 = 4;
+
+/// How long before calls are refused for want of time no new work is begun.
+const CALLS_END: Duration = Duration::from_millis(500);
 
 /// HubSpot's clock is known to the second, and ours may have moved by one since.
 const CLOCK_GRAIN: SignedDuration = SignedDuration::from_secs(2);
@@ -650,7 +654,9 @@ impl Job {
 
     /// Whether the time left is needed for the end.
     pub(super) fn must_stop(&self) -> bool {
-        self.env.stop.get() || !self.deadline.allows(self.env.clock.now(), self.reserve())
+        // Before calls are refused for want of time: what ends here is saved, and goes on at once.
+        let calls_need = self.reserve() / 2 + ATTEMPT_RESERVE + CALLS_END;
+        self.env.stop.get() || !self.deadline.allows(self.env.clock.now(), self.reserve().max(calls_need))
     }
 
     fn reserve(&self) -> Duration {
