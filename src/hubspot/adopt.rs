@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     account::{Account, Call},
     batch::{Write, WriteKind},
-    model::PropertyDefinition,
+    model::{ObjectSchema, PropertyDefinition},
     properties::{NewProperty, SchemaParts},
     read::Found,
     verdict::Verdict,
@@ -154,7 +154,8 @@ fn choose(candidates: &[&Found], key_property: &str, key: &str) -> Choice {
 impl Account {
     /// The name of the property that stands for `key`, once it is there and fit for it.
     ///
-    /// With `create` it is made where it is missing, in the group of the key's own property. Errors: `KEY_NOT_UNIQUE` if it is
+    /// With `create` it is made where it is missing, in the group of the key's own property (of a property that HubSpot keeps itself: in one
+    /// that people use). Errors: `KEY_NOT_UNIQUE` if it is
     /// missing and may not be made, if another property of its name is in the way, or if the object has no room for one more unique property.
     pub async fn ensure_key_property(
         &self,
@@ -194,7 +195,7 @@ impl Account {
             label: format!("hubferry key: {key}"),
             kind: "string".to_owned(),
             field_type: "text".to_owned(),
-            group_name: own.group_name.clone(),
+            group_name: group_of(own, &schema).to_owned(),
             has_unique_value: true,
             options: Vec::new(),
         };
@@ -352,6 +353,16 @@ fn crossed(reason: &Reason) -> bool {
         .iter()
         .any(|code| *reason.code == *code.as_str())
         || reason.reason.contains("already has that value")
+}
+
+/// The group for a property that stands for this one. What HubSpot keeps itself can be in groups that take no others.
+fn group_of<'a>(own: &'a PropertyDefinition, schema: &'a ObjectSchema) -> &'a str {
+    let writable = |property: &&PropertyDefinition| !property.read_only() && !property.group_name.is_empty();
+    let of_people =
+        |property: &&PropertyDefinition| !property.name.starts_with("hs_") && !property.name.starts_with("hubspot_");
+    let people = || schema.properties.values().filter(writable).find(of_people);
+    let found = if own.read_only() { people().or_else(|| schema.properties.values().find(writable)) } else { None };
+    &found.unwrap_or(own).group_name
 }
 
 fn fit(object: &ObjectType, definition: &PropertyDefinition) -> Result<()> {
