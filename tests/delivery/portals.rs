@@ -197,7 +197,7 @@ async fn every_crm_resource_is_delivered_as_it_was_captured_and_twice_is_once() 
 }
 
 /// Delivers a file whose process is killed now and then.
-async fn deliver_killed(world: &World, key: &str, bytes: bytes::Bytes, rng: &mut fastrand::Rng) {
+pub(super) async fn deliver_killed(world: &World, key: &str, bytes: bytes::Bytes, rng: &mut fastrand::Rng) {
     use hubferry::objects::{Location, Objects as _};
     let before = world.objects.list(&Location::new(BUCKET, "reports/import/cdc/")).await.unwrap().len();
     let event = world.upload(key, bytes).await;

@@ -7,7 +7,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     rc::Rc,
     time::Duration,
 };
@@ -15,7 +15,6 @@ use std::{
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value};
-use tokio::sync::OnceCell;
 
 use super::{
     super::deliver::Delivered,
@@ -122,6 +121,8 @@ struct Known {
     sources: HashMap<String, String>,
     /// Natural key to ids in the account.
     naturals: HashMap<String, BTreeSet<String>>,
+    /// What there is.
+    live: HashSet<String>,
 }
 
 impl Known {
@@ -133,16 +134,19 @@ impl Known {
     }
 
     fn shows(&mut self, resource: &CmsResource, record: &RawRecord) {
+        self.live.insert(record.id.clone());
         let called = natural(resource, |name| record.object.get(name).and_then(text_of));
         if let Some(called) = called {
             self.naturals.entry(called).or_default().insert(record.id.clone());
         }
     }
 
-    fn gone(&mut self, id: &str) {
+    /// Whether it was there, as far as is known.
+    fn gone(&mut self, id: &str) -> bool {
         for ids in self.naturals.values_mut() {
             ids.remove(id);
         }
+        self.live.remove(id)
     }
 
     /// What is called so and stands for nothing else.
@@ -173,17 +177,17 @@ pub(super) struct Content {
     /// Where the pairs of ids are.
     folder: Location,
     known: RefCell<Known>,
-    listed: OnceCell<()>,
 }
 
 impl Content {
-    /// Reads which ids are known.
+    /// Reads which ids are known, and what there is: before the first write, so that a write's turn is not spent on waiting for it.
     pub(super) async fn open(
         account: Rc<Account>,
         objects: Rc<dyn Objects>,
         clock: Rc<dyn Clock>,
         resource: CmsResource,
         folder: Location,
+        deadline: Deadline,
     ) -> Result<Self> {
         let mut known = Known::default();
         for at in objects.list(&folder).await? {
@@ -197,7 +201,9 @@ impl Content {
             }
             known.pair(&source, &id);
         }
-        Ok(Self { account, objects, clock, resource, folder, known: RefCell::new(known), listed: OnceCell::new() })
+        let content = Self { account, objects, clock, resource, folder, known: RefCell::new(known) };
+        content.list(deadline).await?;
+        Ok(content)
     }
 
     /// Delivers one thing.
@@ -251,7 +257,6 @@ impl Content {
             let reason = format!("the id is not known here, and `payload.after` has no {names} to find it by");
             return Ok(Delivered::Refused(Reason::new(codes::RECORD_UNNAMED, reason)));
         };
-        self.listed.get_or_try_init(|| self.list(deadline)).await?;
         let mut tries = 0;
         loop {
             let claimed = self.known.borrow_mut().claim(&called, source);
@@ -338,10 +343,7 @@ impl Content {
             None if act == Act::Discard => input.key.clone(),
             None => {
                 let found = match natural_of(&self.resource, &input.properties) {
-                    Some(called) => {
-                        self.listed.get_or_try_init(|| self.list(deadline)).await?;
-                        self.known.borrow_mut().claim(&called, Some(&input.key))
-                    }
+                    Some(called) => self.known.borrow_mut().claim(&called, Some(&input.key)),
                     None => None,
                 };
                 match found {
@@ -349,8 +351,12 @@ impl Content {
                         self.remember(&input.key, &id).await?;
                         id
                     }
+                    // Everything of the stream that is here has a known id: this was gone before it was ever delivered.
+                    None if !self.known.borrow().ids.is_empty() => {
+                        return Ok(Delivered::Unchanged { id: String::new() });
+                    }
                     None => {
-                        let reason = "the record is a delete, and this import has delivered nothing under its id";
+                        let reason = "the record is a delete, and this import has delivered nothing of its source yet";
                         return Ok(Delivered::Refused(Reason::new(codes::RECORD_UNNAMED, reason)));
                     }
                 }
@@ -359,8 +365,9 @@ impl Content {
         let nothing = Map::new();
         match self.account.write_cms(&self.resource, Write::Delete, &id, &nothing, permit, deadline).await? {
             CmsWritten::Done(_) => {
-                self.known.borrow_mut().gone(&id);
-                Ok(Delivered::Written { id, created: false })
+                // What was deleted before is deleted again without a word.
+                let was_there = self.known.borrow_mut().gone(&id);
+                Ok(if was_there { Delivered::Written { id, created: false } } else { Delivered::Unchanged { id } })
             }
             CmsWritten::Refused(StatusCode::NOT_FOUND, _) => {
                 self.known.borrow_mut().gone(&id);

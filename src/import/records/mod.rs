@@ -372,7 +372,8 @@ impl Job {
         let folder = format!("state/import/{}/ids/{portal}/{}/", self.import.name, resource.collection);
         let folder = Location::new(&self.object.location.bucket, folder);
         let (objects, clock) = (self.env.objects.clone(), self.env.clock.clone());
-        let content = Rc::new(Content::open(self.account.clone(), objects, clock, resource, folder).await?);
+        let (account, until) = (self.account.clone(), self.calls_until());
+        let content = Rc::new(Content::open(account, objects, clock, resource, folder, until).await?);
         let lanes = Act::CONTENT.into_iter();
         let lanes =
             lanes.map(|act| (Batcher::one_by_one(), Courier::Content { content: content.clone(), act })).collect();
