@@ -1,6 +1,7 @@
 //! Which record is meant: by the account's own ids, by another account's, by a property.
 
 use hubferry::{clock::Clock as _, report::Outcome};
+use hubferry_simulator::hubspot::{Fault, What};
 use serde_json::{Value, json};
 
 use super::{OWN, config, file, line, rejects, settings};
@@ -152,7 +153,8 @@ async fn a_unique_value_passes_from_record_to_record_in_the_order_of_the_file() 
     let first: Vec<String> =
         (0..count).map(|n| line("snapshot", &n.to_string(), json!({ "email": format!("p{n}@x.io") }))).collect();
     world.import("incoming/a.jsonl", file(&first)).await;
-    // Each takes the address of the one before it, which has just left it.
+    // Each takes the address of the one before it, which has just left it, or is about to: the first call is held up, and others pass it.
+    world.portal.borrow_mut().add_fault(Fault::nth("batch/upsert", 1, What::Locked));
     let moved: Vec<String> = (0..count)
         .map(|n| {
             let email = if n == 0 { "free@x.io".to_owned() } else { format!("p{}@x.io", n - 1) };
