@@ -24,7 +24,6 @@ use crate::{
     http::{HttpService, client::ReqwestService},
     hubspot::account::{Account, AccountParts},
     import,
-    import::progress::Update,
     objects::{Objects, s3::S3},
     queue::{Queue, Sqs},
     report::{Outcome, Report},
@@ -37,7 +36,16 @@ use crate::{
     },
 };
 
-/// Is told how an import is coming along.
+/// How a job is coming along.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// An import.
+    Import(import::progress::Update),
+    /// A capture.
+    Capture(Box<capture::progress::Update>),
+}
+
+/// Is told how a job is coming along.
 pub type Watcher = Rc<dyn Fn(&Update)>;
 
 /// The doors, open.
@@ -60,6 +68,8 @@ pub struct Env {
     pub memory_mb: Cell<u32>,
     /// Who watches.
     pub watcher: Option<Watcher>,
+    /// Set from outside: a capture saves what it has and yields, as before its deadline.
+    pub stop: Cell<bool>,
 }
 
 impl Env {
@@ -304,7 +314,7 @@ fn unavailable(job: &str) -> Error {
 
 /// Serves invocations from the Runtime API until the process ends: the Lambda's whole life, and the demo's.
 ///
-/// `watcher` is told how each import is coming along; the deployed function has none.
+/// `watcher` is told how each job is coming along; the deployed function has none.
 ///
 /// # Errors
 /// No HTTP client can be built, or the Runtime API cannot be reached.
@@ -333,7 +343,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Builds the clients. Nothing is called yet. `watcher` is told how each import is coming along.
+    /// Builds the clients. Nothing is called yet. `watcher` is told how each job is coming along.
     ///
     /// # Errors
     /// Only if no HTTP client can be built: what the environment lacks is told to each invocation, where it is seen.
@@ -351,6 +361,7 @@ impl Process {
             queue,
             memory_mb: Cell::new(0),
             watcher,
+            stop: Cell::new(false),
         };
         Ok(Self { env: Rc::new(env), environment, app: RefCell::default() })
     }
@@ -364,11 +375,7 @@ impl Process {
                 if let Some((app, None)) = known {
                     return Ok(app);
                 }
-                let name = path.display().to_string();
-                let bytes = std::fs::read(&path).map_err(|error| {
-                    Error::invalid(codes::CONFIG_MISSING, format!("{name} cannot be read: {error}"))
-                })?;
-                self.keep(&bytes, &name, None)
+                self.keep(read_settings(&ConfigSource::Path(path), &*self.env.objects).await?)
             }
             ConfigSource::Object(location) => {
                 if let Some((app, Some(etag))) = known {
@@ -381,16 +388,12 @@ impl Process {
                         }
                     }
                 }
-                let (bytes, etag) = self.env.objects.get(&location).await?.ok_or_else(|| {
-                    Error::invalid(codes::CONFIG_MISSING, format!("{location}: there is no such object"))
-                })?;
-                self.keep(&bytes, &location.to_string(), Some(etag))
+                self.keep(read_settings(&ConfigSource::Object(location), &*self.env.objects).await?)
             }
         }
     }
 
-    fn keep(&self, bytes: &[u8], name: &str, etag: Option<String>) -> Result<Rc<App>> {
-        let config = load::parse(&load::text(bytes, name)?, name)?;
+    fn keep(&self, (config, etag): (Config, Option<String>)) -> Result<Rc<App>> {
         let app = Rc::new(App::new(self.env.clone(), Rc::new(config))?);
         *self.app.borrow_mut() = Some((app.clone(), etag));
         Ok(app)
@@ -409,6 +412,29 @@ impl Process {
             Diagnostic::from(error)
         })
     }
+}
+
+/// Reads the settings, and checks them; of an object also the entity tag.
+///
+/// # Errors
+/// `CONFIG_MISSING`, `CONFIG_INVALID`, and those of the objects' door.
+pub async fn read_settings(source: &ConfigSource, objects: &dyn Objects) -> Result<(Config, Option<String>)> {
+    let (bytes, name, etag) = match source {
+        ConfigSource::Path(path) => {
+            let name = path.display().to_string();
+            let bytes = std::fs::read(path)
+                .map_err(|error| Error::invalid(codes::CONFIG_MISSING, format!("{name} cannot be read: {error}")))?;
+            (bytes.into(), name, None)
+        }
+        ConfigSource::Object(location) => {
+            let (bytes, etag) = objects
+                .get(location)
+                .await?
+                .ok_or_else(|| Error::invalid(codes::CONFIG_MISSING, format!("{location}: there is no such object")))?;
+            (bytes, location.to_string(), Some(etag))
+        }
+    };
+    Ok((load::parse(&load::text(&bytes, &name)?, &name)?, etag))
 }
 
 /// When the invocation must have ended, by what the Runtime API says in milliseconds since 1970.

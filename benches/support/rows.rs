@@ -49,6 +49,28 @@ pub(crate) fn file(numbers: Range<u64>, changed: impl Fn(u64) -> bool) -> Vec<u8
     out
 }
 
+/// The names of the properties of [`record`].
+pub(crate) const PROPERTIES: [&str; 8] =
+    ["email", "firstname", "lastname", "phone", "annual_spend", "signed_up", "plan", "newsletter"];
+
+/// The row as HubSpot has it: names and values of properties.
+pub(crate) fn record(number: u64) -> Vec<(&'static str, String)> {
+    let chance = mix(number);
+    let part = |shift: u32, below: u64| (chance >> shift) % below;
+    let plan = PLANS.get(usize::try_from(part(24, 4)).unwrap_or(0)).map_or("", |(value, _)| value);
+    let values = [
+        format!("person{number}@example.com"),
+        format!("Given{}", part(5, 997)),
+        format!("Family{}", part(11, 9973)),
+        format!("+1 555 01{:02} {:04}", part(17, 100), part(29, 10_000)),
+        format!("{}.{:02}", 1_000 + part(33, 900_000), part(43, 100)),
+        format!("{}-{:02}-{:02}", 2000 + part(57, 25), 1 + part(53, 12), 1 + part(47, 28)),
+        plan.to_owned(),
+        (part(9, 2) == 0).to_string(),
+    ];
+    PROPERTIES.into_iter().zip(values).collect()
+}
+
 /// One row without its line end. `revision` changes everything but the key.
 fn row(out: &mut Vec<u8>, number: u64, revision: u64) {
     let chance = mix(number ^ revision.rotate_left(40));

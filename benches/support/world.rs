@@ -1,6 +1,8 @@
 //! The function as a process of its own, and what it runs against: the embedded AWS and a simulated HubSpot account, served over loopback
 //! by the benchmark's process.
 
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
 use std::{
     fs::{self, File},
     process::Stdio,
@@ -49,7 +51,16 @@ pub(crate) struct Process {
 
 impl World {
     /// `import` is added to the import `contacts`, `limits` are those of its configuration.
-    pub(crate) async fn start(mut settings: PortalSettings, limits: &str, import: &str) -> Outcome<Self> {
+    pub(crate) async fn start(settings: PortalSettings, limits: &str, import: &str) -> Outcome<Self> {
+        let columns = rows::COLUMNS.replace('\n', " ");
+        let jobs = format!(
+            "imports:\n  - name: contacts\n    match: incoming/contacts/*\n    object: contacts\n    key: email\n    columns: {columns}\n{import}"
+        );
+        Self::start_with(settings, limits, &jobs).await
+    }
+
+    /// `jobs` is the rest of the configuration.
+    pub(crate) async fn start_with(mut settings: PortalSettings, limits: &str, jobs: &str) -> Outcome<Self> {
         settings.properties.insert("contacts".to_owned(), rows::properties());
         let cloud = Cloud::start(CloudSettings {
             buckets: vec![BUCKET.to_owned()],
@@ -68,9 +79,8 @@ impl World {
             let _ = server::serve(listener, served, server::machine_clock).await;
         });
         let folder = tempfile::tempdir()?;
-        let columns = rows::COLUMNS.replace('\n', " ");
         let config = format!(
-            "version: 1\nhubspot:\n  default: {{ secret: {SECRET}, base_url: \"{address}\", limits: {limits} }}\nimports:\n  - name: contacts\n    match: incoming/contacts/*\n    object: contacts\n    key: email\n    columns: {columns}\n{import}"
+            "version: 1\nhubspot:\n  default: {{ secret: {SECRET}, base_url: \"{address}\", limits: {limits} }}\n{jobs}"
         );
         fs::write(folder.path().join("hubferry.yaml"), config)?;
         Ok(Self { cloud, portal, address, folder, _serving: serving })

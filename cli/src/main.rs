@@ -1,12 +1,16 @@
 //! The hubferry command line: arguments in, exit code out. What each command does is in a module of its own.
 
+mod capture;
 mod demo;
+mod doors;
 mod explain;
 mod init;
+mod text;
 
 use std::{
     io::{self, IsTerminal as _, Write},
     process::ExitCode,
+    sync::LazyLock,
 };
 
 use anyhow::Result;
@@ -21,16 +25,19 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 /// The arguments make no sense, or ask for something that is not in this version.
 const USAGE: u8 = 2;
+/// What was done is saved and is not all: stopped by Ctrl-C, held by another process, or it has to wait.
+const SAVED: u8 = 3;
+/// The check found drift.
+const DRIFT: u8 = 4;
 
 /// Commands that are planned, and what serves in the meantime.
-const NOT_YET: [(&str, &str); 13] = [
+const NOT_YET: [(&str, &str); 12] = [
     ("serve", "`hubferry demo --keep` leaves a local cloud up"),
     ("check", "a run checks configuration and mapping before its first write"),
     ("plan", "try the file against `hubferry demo --keep` first"),
     ("apply", "upload the file to the bucket"),
     ("undo", "correct the records with another import"),
     ("import", "upload the file to the bucket"),
-    ("capture", "HubSpot's own export"),
     ("sync", "nothing"),
     ("resume", "the schedule does it, or invoke the function with {\"job\":\"resume\"}"),
     ("review", "nothing"),
@@ -44,9 +51,21 @@ Exit codes:
   0  done
   1  failed: the message says why; for a run also aborted or invalid
   2  the arguments make no sense, or ask for something that is not in this version
+  3  saved, and not at its end: stopped by Ctrl-C, held by another process, or it
+     has to wait for the account's limit; the same command goes on
+  4  capture --verify found drift
 
 Example:
   hubferry demo          watch a CSV of 10,000 rows arrive in a simulated HubSpot";
+
+static CAPTURE_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry capture contacts
+  hubferry capture contacts --verify
+  hubferry capture contacts --verify --full --json
+  HUBSPOT_ACCESS_TOKEN=… hubferry capture contacts --local    without any AWS account";
+    format!("{examples}\n\n{}", doors::HELP)
+});
 
 /// Drop a CSV in S3 and find it in HubSpot.
 #[derive(Debug, Parser)]
@@ -66,6 +85,15 @@ enum Command {
     #[command(after_help = "Examples:\n  hubferry demo\n  hubferry demo --rows 50000\n  hubferry demo --keep    \
                             leaves everything up, to try your own files")]
     Demo(demo::Options),
+    /// Capture HubSpot's records and their changes to S3, from here; or compare what was captured with HubSpot.
+    ///
+    /// Works on the capture's run until its end: the snapshot, where there was none, then one window of changes. It goes on where the last run
+    /// stopped, here or in AWS. Ctrl-C stops after a checkpoint.
+    ///
+    /// With --verify the output is read and applied as a consumer would, and compared with HubSpot: counts, with --full every id, and the values of
+    /// a sample. What changed after the capture's position is no drift. Nothing is written.
+    #[command(after_help = CAPTURE_HELP.as_str())]
+    Capture(capture::Options),
     /// Explain an error code: what it means, when it happens, what to do.
     #[command(after_help = "Examples:\n  hubferry explain INVALID_EMAIL\n  hubferry explain    lists all codes")]
     Explain {
@@ -113,6 +141,9 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
         Err(error) => {
             let _ = writeln!(io::stderr(), "hubferry: {error:#}");
+            if let Some(error) = error.downcast_ref::<hubferry::Error>() {
+                let _ = writeln!(io::stderr(), "  -> {}", error.hint());
+            }
             ExitCode::from(FAILED)
         }
     }
@@ -124,6 +155,10 @@ fn run(command: Command) -> Result<u8> {
         Command::Demo(options) => {
             drop(out);
             return demo::run(options, io::stdout().is_terminal() && io::stderr().is_terminal());
+        }
+        Command::Capture(options) => {
+            drop(out);
+            return capture::run(&options);
         }
         Command::Explain { code, json } => explain::run(code.as_deref(), json, &mut out)?,
         Command::Init(options) => init::run(&options, &mut out)?,

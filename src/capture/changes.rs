@@ -29,6 +29,9 @@ use crate::{
 /// Pages of ids whose records are being read at a time: a search tells 200 ids, of which reads take two calls.
 const READS_AHEAD: usize = 6;
 
+/// … and where each record comes with the history of its properties, which may be many times as long.
+const READS_AHEAD_WITH_HISTORY: usize = 2;
+
 /// The associations of one record as they are written, by object type.
 pub(super) type Written = BTreeMap<String, Vec<Value>>;
 
@@ -39,12 +42,19 @@ pub(super) struct Linked {
     pub(super) written: Written,
 }
 
+/// A page of ids.
+struct Page {
+    /// The last id, in the order of the index.
+    last: Option<String>,
+    /// The ids that are read.
+    asked: Vec<String>,
+    /// How many are not, because this version of them was emitted.
+    known: u64,
+}
+
 /// What was read of a page of ids.
 pub(super) struct Read {
-    /// The last id of the page, in the order of the index.
-    last: Option<String>,
-    /// The ids that were read.
-    asked: Vec<String>,
+    page: Page,
     records: BTreeMap<String, RawRecord>,
     linked: BTreeMap<String, Linked>,
 }
@@ -62,45 +72,58 @@ impl Job {
         let initial = self.progress.initial.unwrap_or_default();
         let from = self.progress.covered.unwrap_or(initial);
         let until = self.progress.until.unwrap_or(from);
-        if !self.pass(from, until, after, |after| Phase::Main { after }).await? {
+        // Without an end: what is being changed all the time would be younger than the lag whenever one looks.
+        if !self.pass(from, None, after, |after| Phase::Main { after }).await? {
             return Ok(false);
         }
         let trailing = self.progress.trailing.unwrap_or(initial);
-        let behind = SignedDuration::from_secs(self.capture.trailing_seconds.into());
-        let reach = until - behind;
-        if self.capture.trailing_seconds > 0 && reach > trailing {
-            self.progress.phase = Phase::Trailing { until: reach, after: None };
+        let reach = until - SignedDuration::from_secs(self.capture.trailing_seconds.into());
+        // What was older than that when this pass read it has been in the index for long enough.
+        let read_young = reach.min(from);
+        let by_search = matches!(&*self.resource, Resource::Crm(_));
+        if self.capture.trailing_seconds > 0 && by_search && read_young > trailing {
+            self.progress.phase = Phase::Trailing { until: read_young, after: None };
         } else {
+            self.trailed();
             self.after_passes();
         }
         Ok(true)
     }
 
+    /// Nothing that is older than the trailing distance needs a second look.
+    fn trailed(&mut self) {
+        let until = self.progress.until.or(self.progress.covered).unwrap_or_default();
+        let reach = until - SignedDuration::from_secs(self.capture.trailing_seconds.into());
+        self.progress.trailing = self.progress.trailing.max(self.progress.initial).max(Some(reach));
+    }
+
     /// The second pass, which finds what the index showed late.
     pub(super) async fn trailing(&mut self, until: Timestamp, after: Option<String>) -> Result<bool> {
         let from = self.progress.trailing.or(self.progress.initial).unwrap_or_default();
-        if !self.pass(from, until, after, |after| Phase::Trailing { until, after }).await? {
+        if !self.pass(from, Some(until), after, |after| Phase::Trailing { until, after }).await? {
             return Ok(false);
         }
-        self.progress.trailing = Some(until);
+        self.trailed();
         self.after_passes();
         Ok(true)
     }
 
-    /// Reads and emits what was modified from `from` until before `until`, from the id `after` on. `false`: the time was up.
+    /// Reads and emits what was modified from `from` on, and before `until` where it is given, from the id `after` on. `false`: the time
+    /// was up.
     async fn pass(
         &mut self,
         from: Timestamp,
-        until: Timestamp,
+        until: Option<Timestamp>,
         after: Option<String>,
         phase: impl Fn(Option<String>) -> Phase,
     ) -> Result<bool> {
         let resource = self.resource.clone();
         let crm = match &*resource {
             Resource::Crm(crm) => Rc::new(crm.clone()),
-            Resource::Cms(cms) => return self.cms_pass(cms, from, until).await,
+            Resource::Cms(cms) => return self.cms_pass(cms, from).await,
         };
         let wanted = Rc::new(Wanted { history: self.capture.before, ..(*self.wanted).clone() });
+        let ahead = if self.capture.before { READS_AHEAD_WITH_HISTORY } else { READS_AHEAD };
         let calls_until = self.calls_until();
         let mut next = after;
         let mut ended = false;
@@ -110,7 +133,7 @@ impl Job {
             if self.must_stop() {
                 return Ok(false);
             }
-            if searching.is_none() && !ended && reads.len() < READS_AHEAD {
+            if searching.is_none() && !ended && reads.len() < ahead {
                 let (account, crm, after) = (self.account.clone(), crm.clone(), next.clone());
                 searching =
                     Some(Box::pin(
@@ -124,7 +147,7 @@ impl Job {
                 biased;
                 Some(read) = reads.next(), if !reads.is_empty() => {
                     let read: Read = read?;
-                    let last = read.last.clone();
+                    let last = read.page.last.clone();
                     self.take(read, from, &crm)?;
                     if let Some(last) = last {
                         self.progress.item_id.clone_from(&last);
@@ -140,10 +163,10 @@ impl Job {
                         next = Some(last.clone());
                     }
                     let (asked, known) = self.unseen(&page);
-                    self.progress.done.changes.repeated += known;
                     let last = page.ids.last().map(|(last, _)| last.clone());
                     let links = self.link_objects().to_vec();
-                    reads.push_back(read(self.account.clone(), crm.clone(), wanted.clone(), links, asked, last, calls_until));
+                    let page = Page { last, asked, known };
+                    reads.push_back(read(self.account.clone(), crm.clone(), wanted.clone(), links, page, calls_until));
                 }
             }
         }
@@ -167,7 +190,9 @@ impl Job {
 
     /// Emits what is new in a page.
     pub(super) fn take(&mut self, read: Read, from: Timestamp, crm: &CrmResource) -> Result<()> {
-        let Read { asked, mut records, mut linked, .. } = read;
+        let Read { page: Page { asked, known, .. }, mut records, mut linked } = read;
+        self.progress.done.changes.seen += known + asked.len() as u64;
+        self.progress.done.changes.repeated += known;
         for id in asked {
             let Some(record) = records.remove(&id) else {
                 // Archived or purged since: the sweep of the recycle bin tells which, and whether it came back meanwhile.
@@ -196,6 +221,11 @@ impl Job {
     ) -> Result<()> {
         self.merges(&record)?;
         let id = number(&record.id);
+        if self.known.merged.contains(&id) {
+            // Read before it was merged, and told to be merged by one that was read after.
+            self.progress.done.changes.repeated += 1;
+            return Ok(());
+        }
         let modified = modified(&record, crm.modified_property());
         let restored = self.known.archived.get(&id).copied();
         let emitted = self.known.recent.get(&id).copied();
@@ -225,7 +255,12 @@ impl Job {
 
     fn emit_live(&mut self, record: RawRecord, modified: i64, linked: Option<Linked>, judged: Judged) -> Result<()> {
         let id = number(&record.id);
-        let at = Timestamp::from_millisecond(modified).ok().or(record.updated_at);
+        let read_at = self.env.clock.now();
+        let mut at = Timestamp::from_millisecond(modified).ok().or(record.updated_at);
+        if judged.cause.is_some() {
+            // No date moves with a restore or an association: a version of its own, or who drops repeats by id and date would drop it.
+            at = at.max(Some(read_at));
+        }
         let mut learned = vec![Delta::Emitted(id, modified)];
         if matches!(judged.cause, Some(Cause::Restore)) {
             learned.push(Delta::Unarchived(id));
@@ -244,7 +279,7 @@ impl Job {
             id: record.id,
             created_at: record.created_at,
             updated_at: at,
-            read_at: self.env.clock.now(),
+            read_at,
             before: judged.before,
             after: Some(after),
         };
@@ -269,6 +304,14 @@ impl Job {
         let initial = self.progress.initial.unwrap_or_default();
         let mut learned = Vec::new();
         let created = record.created_at.map_or(i64::MIN, Timestamp::as_millisecond);
+        self.progress.done.changes.seen += 1;
+        let changed = crm.map_or(0, |crm| modified(&record, crm.modified_property()));
+        if changed < initial.as_millisecond() {
+            // Merged before the capture began: consumers have never known those records.
+            for loser in merged_ids(&record) {
+                learned.push(Delta::Merged(number(&loser)));
+            }
+        }
         if created >= initial.as_millisecond() {
             // It came to be while the snapshot was taken: known, but emitted again as a change.
             learned.push(Delta::Emitted(id, created - 1));
@@ -296,12 +339,8 @@ impl Job {
 
     /// Emits the deletes of the records that were merged into this one.
     pub(super) fn merges(&mut self, winner: &RawRecord) -> Result<()> {
-        let losers: Vec<String> = winner
-            .value(MERGED)
-            .map(|text| text.split(';').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect())
-            .unwrap_or_default();
-        for loser in losers.iter().filter(|loser| **loser != winner.id) {
-            self.merged(loser, &winner.id)?;
+        for loser in merged_ids(winner) {
+            self.merged(&loser, &winner.id)?;
         }
         Ok(())
     }
@@ -313,19 +352,26 @@ impl Job {
             return Ok(());
         }
         let now = self.env.clock.now();
+        self.progress.done.changes.seen += 1;
         let change = Change {
             operation: Operation::Delete,
             cause: Some(Cause::Merge { into: winner.to_owned() }),
             position: self.position_of(loser, self.progress.until.or(Some(now))),
             id: loser.to_owned(),
             created_at: None,
-            updated_at: None,
+            updated_at: Some(now),
             read_at: now,
             before: None,
             after: None,
         };
         self.emit(&change, [Delta::Merged(id)])
     }
+}
+
+/// The ids that a record has taken over.
+fn merged_ids(winner: &RawRecord) -> Vec<String> {
+    let all = winner.value(MERGED).unwrap_or_default().split(';').map(str::trim);
+    all.filter(|id| !id.is_empty() && *id != winner.id).map(str::to_owned).collect()
 }
 
 /// Waits for the future there is; for ever if there is none.
@@ -342,17 +388,16 @@ async fn read(
     crm: Rc<CrmResource>,
     wanted: Rc<Wanted>,
     to: Vec<ObjectType>,
-    asked: Vec<String>,
-    last: Option<String>,
+    page: Page,
     deadline: Deadline,
 ) -> Result<Read> {
-    if asked.is_empty() {
-        return Ok(Read { last, asked, records: BTreeMap::new(), linked: BTreeMap::new() });
+    if page.asked.is_empty() {
+        return Ok(Read { page, records: BTreeMap::new(), linked: BTreeMap::new() });
     }
-    let records = account.read_records(&crm.object, &asked, &wanted, deadline).await?;
+    let records = account.read_records(&crm.object, &page.asked, &wanted, deadline).await?;
     let ids = records.values().map(|record| record.id.clone());
     let linked = linked(&account, &crm.object, &to, ids, deadline).await?;
-    Ok(Read { last, asked, records, linked })
+    Ok(Read { page, records, linked })
 }
 
 /// The associations of records with each of the objects. Empty where none are captured.

@@ -12,6 +12,7 @@ use super::{
     change::{Cause, Change, Operation},
     job::Job,
     known::{Archived, Delta, number},
+    progress::Phase,
 };
 use crate::{
     error::Result,
@@ -30,25 +31,24 @@ const LISTS_MAX: usize = 4;
 
 impl Job {
     /// What was updated since the trailing pass; the window's start where that is earlier.
-    pub(super) async fn cms_pass(&mut self, cms: &CmsResource, from: Timestamp, until: Timestamp) -> Result<bool> {
+    pub(super) async fn cms_pass(&mut self, cms: &CmsResource, from: Timestamp) -> Result<bool> {
         let from = from.min(self.progress.trailing.unwrap_or(from)) - jiff::SignedDuration::from_millis(1);
         let query = CmsQuery { order: CmsOrder::Updated, updated_after: Some(from), archived: false };
-        self.cms_list(cms, &query, |job, record| {
-            // What is younger than the window belongs to the next one.
-            if record.updated_at.is_some_and(|at| at < until) { job.take_cms(record, cms) } else { Ok(()) }
-        })
-        .await
+        self.cms_list(cms, &query, None, |job, record| job.take_cms(record, cms)).await
     }
 
     /// Everything that exists.
     pub(super) async fn cms_snapshot(&mut self, cms: &CmsResource) -> Result<bool> {
         let by_absence = cms.deletes == Deletes::Absence;
         let mut seen = BTreeSet::new();
+        // What an earlier invocation has written is not written again.
+        let mut after = self.progress.content_after.take();
+        let resumed = after.is_some();
         // Where the cursor is an offset, a deletion between two pages hides an item: what a list lacked, the next one has.
         for _ in 0..LISTS_MAX {
             let before = seen.len();
             let all = self
-                .cms_list(cms, &CmsQuery::default(), |job, record| {
+                .cms_list(cms, &CmsQuery::default(), after.take(), |job, record| {
                     if !seen.insert(record.id.clone()) {
                         return Ok(());
                     }
@@ -61,7 +61,7 @@ impl Job {
             if !all {
                 return Ok(false);
             }
-            if seen.len() == before || seen.len() < CMS_PAGE {
+            if seen.len() == before || seen.len() < CMS_PAGE || resumed {
                 break;
             }
         }
@@ -78,7 +78,7 @@ impl Job {
         let mut bin = BTreeSet::new();
         let query = CmsQuery { archived: true, ..CmsQuery::default() };
         let all = self
-            .cms_list(cms, &query, |job, record| {
+            .cms_list(cms, &query, None, |job, record| {
                 let at = record.archived_at.or(record.updated_at).unwrap_or_default();
                 let id = number(&record.id);
                 bin.insert(id);
@@ -91,6 +91,9 @@ impl Job {
             let left: Vec<u64> = self.known.archived.keys().copied().filter(|id| !bin.contains(id)).collect();
             let calls_until = self.calls_until();
             for id in left {
+                if self.must_stop() {
+                    return Ok(false);
+                }
                 match self.account.read_cms(cms, &id.to_string(), false, calls_until).await? {
                     Some(record) if record.archived_at.is_none() => self.take_cms(record, cms)?,
                     // A list that was read while things moved may lack one that is there.
@@ -106,7 +109,7 @@ impl Job {
     async fn cms_absent(&mut self, cms: &CmsResource) -> Result<bool> {
         let mut there = BTreeSet::new();
         let all = self
-            .cms_list(cms, &CmsQuery::default(), |job, record| {
+            .cms_list(cms, &CmsQuery::default(), None, |job, record| {
                 if !job.known.present.contains(&record.id) {
                     job.learn(&Delta::Present(record.id.clone()));
                 }
@@ -120,11 +123,15 @@ impl Job {
         let missing: Vec<String> = self.known.present.iter().filter(|id| !there.contains(*id)).cloned().collect();
         let calls_until = self.calls_until();
         for id in missing {
+            if self.must_stop() {
+                return Ok(false);
+            }
             // A list that was read while things moved may lack one that is there.
             if self.account.read_cms(cms, &id, false, calls_until).await?.is_some() {
                 continue;
             }
             let now = self.env.clock.now();
+            self.progress.done.changes.seen += 1;
             let change = self.gone(id.clone(), now);
             self.emit(&change, [Delta::Absent(id)])?;
         }
@@ -136,9 +143,10 @@ impl Job {
         &mut self,
         cms: &CmsResource,
         query: &CmsQuery,
+        mut after: Option<String>,
         mut each: impl FnMut(&mut Self, RawRecord) -> Result<()>,
     ) -> Result<bool> {
-        let mut after: Option<String> = None;
+        let snapshot = matches!(self.progress.phase, Phase::Snapshot(_));
         for _ in 0..PAGES_MAX {
             if self.must_stop() {
                 return Ok(false);
@@ -147,6 +155,9 @@ impl Job {
             for record in page.records {
                 self.progress.item_id.clone_from(&record.id);
                 each(self, record)?;
+            }
+            if snapshot {
+                self.progress.content_after.clone_from(&page.after);
             }
             self.save_if_full().await?;
             match page.after {
@@ -160,7 +171,8 @@ impl Job {
 
     fn take_cms(&mut self, record: RawRecord, cms: &CmsResource) -> Result<()> {
         let id = number(&record.id);
-        let modified = record.updated_at.map_or(0, Timestamp::as_millisecond);
+        self.progress.done.changes.seen += 1;
+        let modified = record.updated_at.or(record.created_at).map_or(0, Timestamp::as_millisecond);
         let restored = self.known.archived.get(&id).copied();
         let emitted = self.known.recent.get(&id).copied();
         if restored.is_none() && emitted.is_some_and(|emitted| emitted >= modified) {

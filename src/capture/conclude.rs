@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     End,
-    job::Job,
+    job::{Job, place},
     known::Delta,
     progress::{ChangeCounts, Done, Phase, Progress},
 };
@@ -64,6 +64,10 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     let complete = matches!(end, End::Complete | End::TooSoon);
     let too_soon = matches!(end, End::TooSoon);
     let (outcome, failure) = match end {
+        End::Complete | End::TooSoon if !job.progress.done.changes.add_up() => {
+            let message = "records that HubSpot showed and records that were accounted for differ";
+            (Outcome::Failed, Some(Error::new(ErrorKind::Corrupt, codes::ACCOUNTING, message)))
+        }
         End::Complete | End::TooSoon => (Outcome::Done, None),
         End::Deadline => (Outcome::Yielded, None),
         End::Invalid(error) => (Outcome::Invalid, Some(error)),
@@ -75,8 +79,8 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
             _ => (Outcome::Failed, Some(error)),
         },
     };
-    // What a failed invocation has in memory is ahead of what is durable.
-    if failure.is_some()
+    // What an invocation that was cut short has in memory is ahead of what is durable.
+    if (failure.is_some() || outcome == Outcome::Yielded)
         && let Some(saved) = &job.saved
     {
         let done = std::mem::take(&mut job.progress.done);
@@ -86,6 +90,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     }
     job.count_costs();
     let loaded = job.saved.is_some();
+    let old_base = job.progress.base.clone();
     let mut manifest = None;
     if outcome.is_final() && loaded {
         let (runs, lease) = (job.runs.clone(), job.lease.clone());
@@ -118,7 +123,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
             patiently(env, async || app.runs().pass_on("capture", name, &job.lease, &position, &carry).await).await?;
         }
         patiently(env, async || app.runs().finish(&job.lease, &report).await).await?;
-        if loaded && let Err(error) = tidy(&job).await {
+        if loaded && let Err(error) = tidy(&job, old_base.as_deref()).await {
             tracing::warn!(run_id = run.run_id, error = %error, "working files could not be removed");
         }
     } else {
@@ -171,31 +176,29 @@ async fn end_run(job: &mut Job, complete: bool) -> Result<Option<String>> {
         job.known.forget_before(trailing.min(covered - MEMORY_MS));
         let learned = job.log.as_ref().is_some_and(|log| !log.is_empty());
         if learned {
-            let key = format!("{}{}.known", job.state_folder(), job.run_id);
-            let at = Location::new(&job.output.bucket, &key);
+            let at = Location::new(&job.output.bucket, format!("{}{}.known", job.state_folder(), job.run_id));
             let stored = Bytes::from(job.known.store()?);
             patiently(&job.env, async || job.env.objects.put(&at, stored.clone(), "application/octet-stream").await)
                 .await?;
-            job.progress.base = Some(key);
+            job.progress.base = Some(at.to_string());
             job.progress.log = LogState::default();
-            job.progress.log_of = String::new();
+            job.progress.log_in = String::new();
         }
     }
     Ok(uri)
 }
 
-/// Removes what the position does not refer to any more.
-async fn tidy(job: &Job) -> Result<()> {
-    let folder = job.state_folder();
-    let log = format!("{folder}{}/", job.progress.log_of);
-    for location in job.env.objects.list(&Location::new(&job.output.bucket, &folder)).await? {
-        let is_base = job.progress.base.as_deref() == Some(location.key.as_str());
-        let is_log = !job.progress.log_of.is_empty() && location.key.starts_with(&log);
-        if !is_base && !is_log {
-            job.env.objects.delete(&location).await?;
-        }
+/// Removes what this run has replaced: nothing else, as the next run may be at work already.
+async fn tidy(job: &Job, old_base: Option<&str>) -> Result<()> {
+    if let Some(old) = old_base
+        && job.progress.base.as_deref() != Some(old)
+    {
+        job.env.objects.delete(&place(old)?).await?;
     }
-    Ok(())
+    match &job.log {
+        Some(log) if job.progress.log_in.is_empty() => log.remove().await,
+        _ => Ok(()),
+    }
 }
 
 fn report_of(
@@ -214,10 +217,10 @@ fn report_of(
     report.outcome = outcome;
     // The accounting of every job: what HubSpot showed, by what became of it.
     report.rows = Counts {
-        read: changes.emitted() + changes.repeated,
+        read: changes.seen,
         created: changes.snapshot + changes.create,
         updated: changes.update + changes.delete,
-        unchanged: changes.repeated,
+        unchanged: changes.repeated + changes.gone,
         ..Counts::default()
     };
     report.calls = done.calls;
@@ -250,7 +253,7 @@ fn report_of(
         manifest,
         lag_seconds: lag,
     });
-    if too_soon {
+    if too_soon && changes.emitted() == 0 {
         report
             .notes
             .push("HubSpot's clock has not moved past the lag since the last run: there was nothing to do".to_owned());

@@ -1,7 +1,7 @@
 //! One invocation's work on a capture: what is known is loaded, then one phase after the other does its part, and all of them emit and
 //! save here.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::HashSet, rc::Rc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,16 +11,19 @@ use super::{
     known::{Delta, Known},
     output::{Columns, Encoder, Layout},
     position::{Position, compact},
-    progress::{Phase, Progress},
+    progress::{self, Phase, Progress},
     scan::ScanState,
 };
 use crate::{
-    app::{App, Env},
+    app::{App, Env, Update},
     clock::Deadline,
     codes,
     config::{Capture, CaptureFormat, ExtraProperties},
     error::{Error, ErrorKind, Result},
-    hubspot::{account::Account, properties::SchemaParts, records::Wanted, resources::Resource},
+    hubspot::{
+        account::Account, cms::CmsQuery, model::PropertyDefinition, properties::SchemaParts, records::Wanted,
+        resources::Resource,
+    },
     import::{Spent, calls_of, held, is_passing, log::Log},
     objects::Location,
     record::{ObjectType, PropertyName},
@@ -34,7 +37,7 @@ const OBJECT_BYTES: usize = 8 * 1024 * 1024;
 /// … or so many records: what a kill costs at most.
 const OBJECT_RECORDS: u64 = 20_000;
 
-/// … or when it has been open so long.
+/// … or when nothing was saved for so long.
 const OBJECT_AGE: Duration = Duration::from_secs(60);
 
 /// Time that is kept for saving and the run's end.
@@ -48,6 +51,15 @@ const CLOCK_GRAIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// How long an object may take to write: the lease must outlast it.
 const PUT_RESERVE: Duration = Duration::from_secs(10);
+
+/// How often an object is written where others write it too.
+const PUTS_MAX: u32 = 4;
+
+/// A sweep is repeated when this many times as long as it took has passed: it takes a tenth of the account's time at most.
+const SWEEP_SHARE: u32 = 9;
+
+/// … and within this, however long it takes: what comes and goes between two sweeps is not seen.
+const SWEEP_GAP_MAX: Duration = Duration::from_secs(3_600);
 
 /// Notes of a report.
 const NOTES_MAX: usize = 100;
@@ -73,7 +85,14 @@ pub(super) struct Job {
     pub(super) wanted: Rc<Wanted>,
     pub(super) layout: Option<Layout>,
     encoder: Option<Encoder>,
-    opened: Duration,
+    /// Who this invocation has seen in the recycle bin.
+    pub(super) in_bin: HashSet<u64>,
+    /// Saving was begun, and has not come to its end.
+    is_saving: bool,
+    /// When something was saved last.
+    written: Duration,
+    /// When this invocation's part of a sweep began.
+    sweep_mark: Option<Duration>,
     baseline: Baseline,
 }
 
@@ -91,11 +110,14 @@ impl Job {
         lease: &Lease,
         run: &Run,
         deadline: Deadline,
-        progress: Progress,
+        progress: Option<Progress>,
         spent: Spent,
     ) -> Result<Self> {
         let account = app.account(&capture.hubspot)?;
         let resource = Rc::new(Resource::parse(&capture.resource)?);
+        // Whatever happens to this invocation, the next run goes on from what earlier ones have saved.
+        let saved = progress.clone();
+        let progress = progress.unwrap_or_default();
         let done = &progress.done;
         let earlier = (done.calls, done.table_writes, done.object_requests, done.gb_seconds, done.calls_possible);
         Ok(Self {
@@ -109,14 +131,17 @@ impl Job {
             run_id: run.run_id.clone(),
             deadline,
             output: super::output_of(capture)?,
-            saved: None,
+            saved,
             progress,
             known: Known::default(),
             log: None,
             wanted: Rc::new(Wanted::default()),
             layout: None,
             encoder: None,
-            opened: Duration::ZERO,
+            in_bin: HashSet::new(),
+            is_saving: false,
+            written: app.env().clock.elapsed(),
+            sweep_mark: None,
         })
     }
 
@@ -127,7 +152,14 @@ impl Job {
             (self.runs.clone(), self.lease.clone(), self.env.clock.clone(), self.deadline);
         let fresh = run.progress.is_empty();
         let what = format!("capture `{}`", self.capture.name);
-        match held(&runs, &lease, &*clock, deadline, Box::pin(self.phases(run))).await {
+        let mut end = held(&runs, &lease, &*clock, deadline, Box::pin(self.phases(run))).await;
+        // Whatever call has failed for a passing reason: what was emitted before it is whole, and need not be read again.
+        if end.as_ref().is_err_and(is_passing)
+            && let Err(error) = held(&runs, &lease, &*clock, deadline, Box::pin(self.save_rest())).await
+        {
+            end = Err(error);
+        }
+        match end {
             Ok(end) => Ok(end),
             Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
             Err(error) if error.kind() == ErrorKind::Invalid && fresh && self.progress.done.objects == 0 => {
@@ -142,6 +174,8 @@ impl Job {
     async fn phases(&mut self, run: &Run) -> Result<End> {
         self.load(run).await?;
         self.prepare().await?;
+        self.remove_orphan().await?;
+        self.adopt_links();
         let mut worked = false;
         loop {
             if self.must_stop() {
@@ -154,10 +188,12 @@ impl Job {
                     false if worked => return Ok(End::Complete),
                     false => return Ok(End::TooSoon),
                 },
+                Phase::Bin(scan) => self.bin(scan).await?,
                 Phase::Snapshot(scan) => self.snapshot(scan).await?,
                 Phase::Main { after } => self.main(after).await?,
                 Phase::Trailing { until, after } => self.trailing(until, after).await?,
                 Phase::Deletes(scan) => self.deletes(scan).await?,
+                Phase::Returned { after } => self.returned(after).await?,
                 Phase::LinksBegin(scan) => self.links_begin(scan).await?,
                 Phase::Links { after } => self.links(after).await?,
                 Phase::Complete => {
@@ -182,7 +218,7 @@ impl Job {
             self.progress = decode(&stream.carry, &format!("capture#{}", self.capture.name))?;
         }
         if let Some(base) = &self.progress.base {
-            let location = Location::new(&self.output.bucket, base);
+            let location = place(base)?;
             let Some((stored, _)) = self.env.objects.get(&location).await? else {
                 let message = format!("{location}, which the capture's position refers to, is not there");
                 let hint =
@@ -191,8 +227,9 @@ impl Job {
             };
             self.known = Known::load(&stored, &location.to_string())?;
         }
-        if self.progress.log_of.is_empty() {
-            self.progress.log_of.clone_from(&self.run_id);
+        if self.progress.log_in.is_empty() {
+            let folder = format!("{}{}/", self.state_folder(), self.run_id);
+            self.progress.log_in = Location::new(&self.output.bucket, folder).to_string();
         }
         let log = self.open_log().await?;
         let known = &mut self.known;
@@ -204,8 +241,14 @@ impl Job {
 
     /// The log as it is durable.
     async fn open_log(&self) -> Result<Log> {
-        let folder = Location::new(&self.output.bucket, format!("{}{}/", self.state_folder(), self.progress.log_of));
-        Log::open(self.env.objects.clone(), folder, "log", self.lease.fence, self.progress.log.clone()).await
+        Log::open(
+            self.env.objects.clone(),
+            place(&self.progress.log_in)?,
+            "log",
+            self.lease.fence,
+            self.progress.log.clone(),
+        )
+        .await
     }
 
     /// Drops what is ahead of what is durable: the open object, and what was learned with it.
@@ -224,18 +267,28 @@ impl Job {
 
     /// What to ask HubSpot for, and how it is written. Any call tells HubSpot's clock.
     async fn prepare(&mut self) -> Result<()> {
-        let columns = match &*self.resource {
+        let resource = self.resource.clone();
+        let columns = match &*resource {
             Resource::Crm(crm) => {
                 let schema = self.account.schema(&crm.object, SchemaParts::default(), self.calls_until()).await?;
+                let begun = self.progress.initial.is_some();
+                let mut vanished = Vec::new();
                 let mut names: Vec<PropertyName> = match &self.capture.extra_properties {
-                    ExtraProperties::All(_) => schema.properties.keys().map(|name| name.as_str().into()).collect(),
+                    // A new property comes last, and one that is gone keeps its place: columns do not move between files.
+                    ExtraProperties::All(_) => {
+                        let earlier = self.progress.columns.iter().map(String::as_str);
+                        let all = earlier.chain(schema.properties.keys().map(String::as_str));
+                        all.map(PropertyName::from).collect()
+                    }
                     ExtraProperties::Names(extra) => {
                         let unknown: Vec<&str> = extra
                             .iter()
                             .map(String::as_str)
                             .filter(|name| !schema.properties.contains_key(*name))
                             .collect();
-                        if !unknown.is_empty() {
+                        if begun {
+                            vanished.extend(unknown.iter().map(|name| (*name).to_owned()));
+                        } else if !unknown.is_empty() {
                             let told = unknown.iter().map(|name| {
                                 match crate::config::nearest(name, schema.properties.keys().map(String::as_str)) {
                                     Some(near) => format!("`{name}` (did you mean `{near}`?)"),
@@ -256,15 +309,31 @@ impl Job {
                 }
                 let mut seen = std::collections::BTreeSet::new();
                 names.retain(|name| seen.insert(name.clone()));
+                let extra = |name: &PropertyName| match &self.capture.extra_properties {
+                    ExtraProperties::All(_) => true,
+                    ExtraProperties::Names(extra) => extra.iter().any(|one| **one == **name),
+                };
+                names.retain(|name| schema.properties.contains_key(&**name) || extra(name));
+                let gone = PropertyDefinition::default();
+                let definitions: Vec<PropertyDefinition> = names
+                    .iter()
+                    .map(|name| match schema.properties.get(&**name) {
+                        Some(definition) => definition.clone(),
+                        None => PropertyDefinition { name: name.to_string(), ..gone.clone() },
+                    })
+                    .collect();
+                let columns = Columns::new(&definitions);
+                if matches!(self.capture.extra_properties, ExtraProperties::All(_)) {
+                    self.progress.columns = names.iter().map(|name| name.to_string()).collect();
+                }
                 names.retain(|name| schema.properties.contains_key(&**name));
-                let columns = Columns::new(names.iter().filter_map(|name| schema.properties.get(&**name)));
+                for name in vanished {
+                    self.note(format!("{} has no property `{name}` any more: its column stays empty", crm.object));
+                }
                 self.wanted = Rc::new(Wanted { properties: names, history: false, archived: false });
                 columns
             }
-            Resource::Cms(_) => {
-                self.account.details(self.calls_until()).await?;
-                Columns::cms(self.resource.collection())
-            }
+            Resource::Cms(_) => Columns::cms(self.resource.collection()),
         };
         if self.capture.before && self.capture.format != CaptureFormat::Opencdc {
             self.note("`before` is written by format opencdc only".to_owned());
@@ -280,12 +349,16 @@ impl Job {
 
     /// Opens a window; `false` if there is nothing in it yet. The plan is saved before anything is written under it.
     async fn open(&mut self) -> Result<bool> {
+        self.ask_the_time().await?;
         let now = self.account.server_time();
         let Some(initial) = self.progress.initial else {
             let initial = whole_second(now - CLOCK_GRAIN);
             self.progress.initial = Some(initial);
             if self.capture.snapshot {
-                self.progress.phase = Phase::Snapshot(ScanState::default());
+                self.progress.phase = match &*self.resource {
+                    Resource::Crm(_) if self.capture.deletes => Phase::Bin(ScanState::default()),
+                    _ => Phase::Snapshot(ScanState::default()),
+                };
             } else {
                 self.progress.covered = Some(initial);
                 self.progress.trailing = Some(initial);
@@ -297,7 +370,7 @@ impl Job {
         };
         let covered = self.progress.covered.unwrap_or(initial);
         let lag = SignedDuration::from_secs(self.capture.lag_seconds.into());
-        let until = whole_second(now - lag);
+        let until = whole_second(now - lag - CLOCK_GRAIN / 2);
         if until <= covered {
             return Ok(false);
         }
@@ -310,15 +383,87 @@ impl Job {
         Ok(true)
     }
 
+    /// Makes a call, whose answer tells HubSpot's clock as it is now.
+    async fn ask_the_time(&self) -> Result<()> {
+        match &*self.resource {
+            Resource::Crm(crm) => {
+                let ids = Wanted::ids(false);
+                self.account.list_records(&crm.object, &ids, None, self.calls_until()).await.map(drop)
+            }
+            Resource::Cms(cms) => {
+                self.account.list_cms(cms, CmsQuery::default(), None, self.calls_until()).await.map(drop)
+            }
+        }
+    }
+
+    /// Removes the one object that a dead invocation may have written beyond the position. What it held is found again; were it not
+    /// written again, because it has changed since, the old would stand beside the new.
+    async fn remove_orphan(&mut self) -> Result<()> {
+        if self.progress.initial.is_none() || self.progress.phase == Phase::Open {
+            return Ok(());
+        }
+        let location = Location::new(&self.output.bucket, self.object_key());
+        self.hold().await?;
+        self.env.objects.delete(&location).await
+    }
+
+    /// Links are known by the place of their object in the settings: where that has changed, they are learned anew.
+    fn adopt_links(&mut self) {
+        let names: Vec<String> = self.capture.associations.iter().map(ToString::to_string).collect();
+        if names == self.progress.link_objects {
+            return;
+        }
+        if !self.progress.link_objects.is_empty() || self.progress.links_known {
+            self.learn(&Delta::LinksReset);
+            self.progress.links_partial = true;
+            if self.progress.links_known {
+                self.note(
+                    "`associations` were changed: those of all records are learned anew, without changes".to_owned(),
+                );
+            }
+        }
+        self.progress.links_known = false;
+        self.progress.links_due = None;
+        self.progress.link_objects = names;
+        if matches!(self.progress.phase, Phase::Links { .. } | Phase::LinksBegin(_)) {
+            self.progress.phase = Phase::LinksBegin(ScanState::default());
+        }
+    }
+
     /// What comes after the pass over what was modified.
     pub(super) fn after_passes(&mut self) {
         let now = self.env.clock.now();
-        let is_due = |due: Option<Timestamp>| due.is_none_or(|due| due <= now);
-        self.progress.phase = if self.capture.deletes && is_due(self.progress.bin_due) {
-            Phase::Deletes(ScanState::default())
-        } else {
-            self.after_deletes()
+        self.progress.phase = match self.progress.bin_due.filter(|due| *due > now) {
+            _ if !self.capture.deletes => self.after_deletes(),
+            None => Phase::Deletes(ScanState::default()),
+            Some(due) => {
+                self.note(format!("the recycle bin is long: it is listed again at {due}"));
+                self.after_deletes()
+            }
         };
+    }
+
+    /// A sweep works from now on.
+    pub(super) fn sweep_begins(&mut self) {
+        if self.sweep_mark.is_none() {
+            self.sweep_mark = Some(self.env.clock.elapsed());
+        }
+    }
+
+    /// The sweep is over. When it is to be made again: so that it takes a tenth of the time, and within the hour.
+    pub(super) fn sweep_ends(&mut self) -> Option<Timestamp> {
+        self.count_sweep();
+        self.sweep_mark = None;
+        let took = Duration::from_millis(std::mem::take(&mut self.progress.sweep_ms));
+        self.env.clock.now().checked_add((took * SWEEP_SHARE).min(SWEEP_GAP_MAX)).ok()
+    }
+
+    fn count_sweep(&mut self) {
+        let Some(mark) = self.sweep_mark else { return };
+        let now = self.env.clock.elapsed();
+        let took = u64::try_from(now.saturating_sub(mark).as_millis()).unwrap_or(u64::MAX);
+        self.progress.sweep_ms = self.progress.sweep_ms.saturating_add(took);
+        self.sweep_mark = Some(now);
     }
 
     /// What comes after the recycle bin.
@@ -353,7 +498,6 @@ impl Job {
                 Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, "nothing is known about the output yet")
             })?;
             self.encoder = Some(layout.encoder()?);
-            self.opened = self.env.clock.elapsed();
         }
         if let Some(encoder) = &mut self.encoder {
             encoder.push(change)?;
@@ -389,30 +533,54 @@ impl Job {
 
     /// Saves if the open object is large, or old, enough.
     pub(super) async fn save_if_full(&mut self) -> Result<()> {
-        let Some(encoder) = &self.encoder else { return Ok(()) };
-        let age = self.env.clock.elapsed().saturating_sub(self.opened);
-        if encoder.bytes() >= OBJECT_BYTES || encoder.records() >= OBJECT_RECORDS || age >= OBJECT_AGE {
-            self.save().await?;
+        self.tell();
+        let is_full = self
+            .encoder
+            .as_ref()
+            .is_some_and(|encoder| encoder.bytes() >= OBJECT_BYTES || encoder.records() >= OBJECT_RECORDS);
+        let is_long = self.log.as_ref().is_some_and(Log::has_full_chunk);
+        let age = self.env.clock.elapsed().saturating_sub(self.written);
+        if is_full || is_long || age >= OBJECT_AGE { self.save().await } else { Ok(()) }
+    }
+
+    /// Saves what was emitted before a call failed, unless it was saving that failed.
+    async fn save_rest(&mut self) -> Result<()> {
+        if self.is_saving || self.log.is_none() { Ok(()) } else { self.save().await }
+    }
+
+    /// Tells who watches.
+    fn tell(&mut self) {
+        if self.env.watcher.is_some() {
+            self.count_costs();
+            let update = progress::Update::of(&self.run_id, &self.progress);
+            self.env.tell(&Update::Capture(Box::new(update)));
         }
-        Ok(())
     }
 
     /// The object, then what was learned, then the position.
     pub(super) async fn save(&mut self) -> Result<()> {
+        // If this does not come to its end, what is in memory is ahead of what is durable, and must not be saved any more.
+        self.is_saving = true;
+        self.save_all().await?;
+        self.is_saving = false;
+        Ok(())
+    }
+
+    async fn save_all(&mut self) -> Result<()> {
         if let Some(encoder) = self.encoder.take().filter(|encoder| encoder.records() > 0) {
             let records = encoder.records();
             let body = encoder.finish()?;
             let location = Location::new(&self.output.bucket, self.object_key());
             let bytes = body.len() as u64;
-            self.hold().await?;
-            let content_type = self.layout.as_ref().map_or("application/octet-stream", Layout::content_type);
-            self.env.objects.put(&location, body, content_type).await?;
+            self.put_object(&location, body).await?;
             self.progress.part += 1;
             self.progress.done.objects += 1;
             self.progress.done.bytes += bytes;
             self.learn(&Delta::Object(location.key, records, bytes));
         }
+        self.written = self.env.clock.elapsed();
         self.count_costs();
+        self.count_sweep();
         let learned = self.log.as_ref().is_some_and(Log::dirty);
         if !learned && self.saved.as_ref().is_some_and(|saved| is_same(saved, &self.progress)) {
             return Ok(());
@@ -428,7 +596,24 @@ impl Job {
             log.saved(unsaved.state);
         }
         self.saved = Some(self.progress.clone());
+        self.tell();
         Ok(())
+    }
+
+    /// Writes an object that is beyond the position. What is there already is an orphan, or the late write of an owner that lost its
+    /// lease: it goes. A late write that comes after ours finds that there is one, and does nothing.
+    async fn put_object(&mut self, location: &Location, body: bytes::Bytes) -> Result<()> {
+        let content_type = self.layout.as_ref().map_or("application/octet-stream", Layout::content_type);
+        for _ in 0..PUTS_MAX {
+            self.hold().await?;
+            if self.env.objects.put_new(location, body.clone(), content_type).await? {
+                return Ok(());
+            }
+            self.runs.renew(&self.lease, self.deadline).await?;
+            self.env.objects.delete(location).await?;
+        }
+        let message = format!("{location}: another writer keeps coming back");
+        Err(Error::new(ErrorKind::Unavailable { retry_after: None }, codes::OBJECTS_UNAVAILABLE, message))
     }
 
     /// Where the next object goes: computed from the position alone, so that writing it again replaces it.
@@ -465,7 +650,7 @@ impl Job {
 
     /// Whether the time left is needed for the end.
     pub(super) fn must_stop(&self) -> bool {
-        !self.deadline.allows(self.env.clock.now(), self.reserve())
+        self.env.stop.get() || !self.deadline.allows(self.env.clock.now(), self.reserve())
     }
 
     fn reserve(&self) -> Duration {
@@ -524,6 +709,14 @@ fn is_same(saved: &Progress, now: &Progress) -> bool {
         progress
     };
     without_costs(saved) == without_costs(now)
+}
+
+/// Reads `s3://bucket/key` as it stands in the position.
+pub(super) fn place(uri: &str) -> Result<Location> {
+    Location::parse(uri).ok_or_else(|| {
+        let message = format!("the capture's position names `{uri}`, which is no place in S3");
+        Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, message)
+    })
 }
 
 fn whole_second(at: Timestamp) -> Timestamp {

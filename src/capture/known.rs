@@ -68,6 +68,8 @@ pub enum Delta {
     Links(u64, Vec<Link>),
     /// Its associations are of no interest any more.
     Unlinked(u64),
+    /// Other objects' associations are captured from now on.
+    LinksReset,
     /// It exists.
     Present(String),
     /// It does not.
@@ -126,6 +128,7 @@ impl Known {
             Delta::Unlinked(id) => {
                 self.links.remove(id);
             }
+            Delta::LinksReset => self.links.clear(),
             Delta::Present(id) => {
                 self.present.insert(id.clone());
             }
@@ -282,6 +285,7 @@ impl Delta {
                 out.push(8);
                 text(out, id);
             }
+            Self::LinksReset => out.push(10),
             Self::Object(key, records, bytes) => {
                 out.push(9);
                 text(out, key);
@@ -386,6 +390,7 @@ impl Input<'_> {
             6 => Delta::Unlinked(self.unsigned()?),
             7 => Delta::Present(self.text()?),
             8 => Delta::Absent(self.text()?),
+            10 => Delta::LinksReset,
             9 => Delta::Object(self.text()?, self.unsigned()?, self.unsigned()?),
             _ => return None,
         })
@@ -409,6 +414,7 @@ mod tests {
             id.clone().prop_map(Delta::Merged),
             (id.clone(), proptest::collection::vec(link, 0..4)).prop_map(|(id, links)| Delta::Links(id, links)),
             id.prop_map(Delta::Unlinked),
+            Just(Delta::LinksReset),
             "[0-9a-z]{0,6}".prop_map(Delta::Present),
             "[0-9a-z]{0,6}".prop_map(Delta::Absent),
             ("[a-z/]{0,9}", any::<u64>(), any::<u64>())

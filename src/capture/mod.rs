@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Captures that one invocation works on at a time: they share the account's limit, and each holds an object in memory.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 2;
 
 /// How an invocation's work on a run ended.
 pub(crate) enum End {
@@ -126,11 +126,18 @@ async fn capture_once(app: &App, capture: Rc<Capture>, deadline: Deadline, owner
     let identity = identity(&capture);
     let begin = async || app.runs().begin("capture", &capture.name, &source, &identity, &new_id).await;
     let run = patiently(app.env(), begin).await?;
+    let now = app.env().clock.now();
+    if run.not_before > now && run.lease_expires_at <= now {
+        // HubSpot is down, or the day's calls are spent: the schedule is not to beat the back-off.
+        let mut report = busy(app, &capture, &run);
+        report.notes.push(format!("the run {} waits until {}", run.run_id, run.not_before));
+        return Ok(report);
+    }
     Box::pin(work(app, capture, &run, deadline, owner, spent)).await
 }
 
 /// Where a capture writes; the key ends with `/` or is empty.
-pub(crate) fn output_of(capture: &Capture) -> Result<Location> {
+pub fn output_of(capture: &Capture) -> Result<Location> {
     let mut output = Location::parse(&capture.output).ok_or_else(|| {
         let message = format!("capture `{}`: the output is not of the form s3://bucket/prefix/", capture.name);
         Error::invalid(codes::CONFIG_INVALID, message)
@@ -194,7 +201,7 @@ async fn on_lease(
         "" => None,
         text => Some(decode(text, &format!("run#{}", run.run_id))?),
     };
-    let mut job = Job::new(app, capture, lease, run, deadline, progress.unwrap_or_default(), spent)?;
+    let mut job = Job::new(app, capture, lease, run, deadline, progress, spent)?;
     let end = match run.stalled() {
         Some(message) => End::Failed(Error::new(ErrorKind::Corrupt, codes::NO_PROGRESS, message)),
         None => job.work(run).await?,

@@ -18,6 +18,8 @@ pub enum Phase {
     /// A new window is to be opened.
     #[default]
     Open,
+    /// The recycle bin is being listed before the snapshot: who is in it is not in the snapshot.
+    Bin(ScanState),
     /// Everything that exists is being listed.
     Snapshot(ScanState),
     /// What was modified in the window is being read, in the order of ids.
@@ -34,6 +36,11 @@ pub enum Phase {
     },
     /// The recycle bin is being listed.
     Deletes(ScanState),
+    /// Those who were in it, and were not listed, are being looked up.
+    Returned {
+        /// The last id that was looked up.
+        after: u64,
+    },
     /// Associations are being compared.
     Links {
         /// The last id that was looked at.
@@ -49,6 +56,8 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ChangeCounts {
+    /// Records that HubSpot showed. All of them are emitted, repeated or gone; else the run says that it has lost count.
+    pub seen: u64,
     /// Records as they existed at the start.
     pub snapshot: u64,
     /// Records not known before.
@@ -71,6 +80,7 @@ pub struct ChangeCounts {
 
 impl AddAssign for ChangeCounts {
     fn add_assign(&mut self, other: Self) {
+        self.seen += other.seen;
         self.snapshot += other.snapshot;
         self.create += other.create;
         self.update += other.update;
@@ -84,6 +94,11 @@ impl AddAssign for ChangeCounts {
 }
 
 impl ChangeCounts {
+    /// Whether each record that HubSpot showed is accounted for.
+    pub fn add_up(&self) -> bool {
+        self.seen == self.emitted() + self.repeated + self.gone
+    }
+
     /// Records written.
     pub fn emitted(&self) -> u64 {
         self.snapshot + self.create + self.update + self.delete
@@ -132,10 +147,10 @@ pub struct Progress {
     pub part: u64,
     /// The last record looked at.
     pub item_id: String,
-    /// Where [`super::known::Known`] is kept as it was before the log; none: nothing is known.
+    /// Where [`super::known::Known`] is kept as it was before the log (`s3://…`); none: nothing is known.
     pub base: Option<String>,
-    /// The run that began the log.
-    pub log_of: String,
+    /// The folder of the log (`s3://…/`); empty where there is none.
+    pub log_in: String,
     /// What was learned since.
     pub log: LogState,
     /// The recycle bin was listed once: what appears in it from now on was archived since.
@@ -146,8 +161,16 @@ pub struct Progress {
     pub links_known: bool,
     /// They are not compared again before this moment.
     pub links_due: Option<Timestamp>,
-    /// When the sweep that is going on began.
-    pub sweep_began: Option<Timestamp>,
+    /// How long the sweep that is going on has worked.
+    pub sweep_ms: u64,
+    /// The objects whose associations are known, in the order in which links refer to them.
+    pub link_objects: Vec<String>,
+    /// They changed while the snapshot was taken: it knows only some of the associations.
+    pub links_partial: bool,
+    /// Properties in the order of the columns, so that a new one comes last; only where all are captured.
+    pub columns: Vec<String>,
+    /// Where the list of a content snapshot is to be read on.
+    pub content_after: Option<String>,
     /// Of this run.
     pub done: Done,
 }
@@ -166,6 +189,60 @@ impl Progress {
             timestamp: self.covered,
             until: self.until,
             trailing_timestamp: self.trailing,
+        }
+    }
+}
+
+/// How far a run has come, for who watches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// The run.
+    pub run_id: String,
+    /// What is being done, in a few words.
+    pub doing: &'static str,
+    /// Changes so far, those that are not saved yet among them.
+    pub changes: ChangeCounts,
+    /// Objects written.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Calls so far.
+    pub calls: Calls,
+    /// Calls that the account's limit would have allowed meanwhile.
+    pub calls_possible: f64,
+    /// Where the run is.
+    pub position: Position,
+}
+
+impl Phase {
+    /// What is being done, in a few words.
+    pub fn doing(&self) -> &'static str {
+        match self {
+            Self::Open => "opening a window",
+            Self::Snapshot(_) => "snapshot",
+            Self::Main { .. } => "changes",
+            Self::Trailing { .. } => "changes that the index showed late",
+            Self::Bin(_) | Self::Deletes(_) | Self::Returned { .. } => "recycle bin",
+            Self::Links { .. } => "associations",
+            Self::LinksBegin(_) => "associations, for the first time",
+            Self::Complete => "closing the window",
+        }
+    }
+}
+
+impl Update {
+    /// Of this progress.
+    pub fn of(run_id: &str, progress: &Progress) -> Self {
+        let done = &progress.done;
+        Self {
+            run_id: run_id.to_owned(),
+            doing: progress.phase.doing(),
+            changes: done.changes,
+            objects: done.objects,
+            bytes: done.bytes,
+            calls: done.calls,
+            calls_possible: done.calls_possible,
+            position: progress.position(),
         }
     }
 }

@@ -8,9 +8,13 @@
 
 mod ranges;
 
-use std::{collections::VecDeque, rc::Rc, time::Duration};
+use std::{collections::VecDeque, pin::pin, rc::Rc, time::Duration};
 
-use futures_util::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt,
+    future::{Either, LocalBoxFuture, select},
+    stream::FuturesUnordered,
+};
 use serde::{Deserialize, Serialize};
 
 use ranges::{Ask, Plan};
@@ -38,6 +42,10 @@ const PROBES_MAX: usize = 3;
 
 /// Pages without a record, one after the other, that nevertheless name a next one.
 const EMPTY_PAGES_MAX: u32 = 50;
+
+/// Property values in pages that nobody has taken yet, about: while an object is written, pages gather. A dozen megabytes; at a record's usual
+/// properties, seconds of listing.
+const READY_VALUES_MAX: usize = 100_000;
 
 /// Where a scan is. Small; saved with the position.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,6 +212,8 @@ pub struct Scan {
     latency: Option<f64>,
     begun: bool,
     failed: bool,
+    /// What went wrong while nobody asked for pages.
+    error: Option<Error>,
 }
 
 impl Scan {
@@ -220,6 +230,7 @@ impl Scan {
             latency: None,
             begun: false,
             failed: false,
+            error: None,
         }
     }
 
@@ -260,28 +271,18 @@ impl Scan {
         }
     }
 
-    /// The next page, in no particular order; `None` when everything was listed. Keeps calls under way while it is waited for: a caller that
-    /// writes for long waits for both. May be dropped and called again.
+    /// The next page, in no particular order; `None` when everything was listed. Calls are under way only while this is waited for: what takes
+    /// time is waited for [`beside`](Self::beside) the scan. May be dropped and called again.
     ///
     /// After an error the scan is over: make a new one of what was saved. Errors: those of [`Account::list_records`] and
     /// [`Account::read_records`].
     pub async fn next(&mut self) -> Result<Option<ScannedPage>> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
         if self.failed {
             let message = format!("listing {}: the scan has failed before", self.reader.object);
             return Err(Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, message));
-        }
-        let next = self.advance().await;
-        if next.is_err() {
-            self.failed = true;
-            self.under_way.clear();
-        }
-        next
-    }
-
-    async fn advance(&mut self) -> Result<Option<ScannedPage>> {
-        if !self.begun {
-            self.begun = true;
-            self.begin();
         }
         // Each round takes an answer, or ends.
         loop {
@@ -289,27 +290,78 @@ impl Scan {
             if let Some(page) = self.ready.pop_front() {
                 return Ok(Some(page));
             }
-            match self.under_way.next().await {
-                None if self.plan.is_done() => return Ok(None),
-                None => {
-                    let message = format!("listing {}: a range is listed by nobody", self.reader.object);
-                    return Err(Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, message));
+            let Some(event) = self.under_way.next().await else { return self.end().map(|()| None) };
+            self.answered(event)?;
+        }
+    }
+
+    /// As [`next`](Self::next), with all the other pages that are there already.
+    pub async fn next_all(&mut self) -> Result<Vec<ScannedPage>> {
+        let first = self.next().await?;
+        Ok(first.into_iter().chain(self.ready.drain(..)).collect())
+    }
+
+    /// Waits for `work`, and keeps calls under way meanwhile, as far as what they bring can be held. What goes wrong with the scan, the next
+    /// [`next`](Self::next) tells.
+    pub async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        // Each round takes an answer, or ends.
+        while self.error.is_none() && self.has_room() {
+            self.fill();
+            match select(work.as_mut(), self.under_way.next()).await {
+                Either::Left((done, _)) => return done,
+                Either::Right((None, _)) => break,
+                Either::Right((Some(event), _)) => {
+                    if let Err(error) = self.answered(event) {
+                        self.error = Some(error);
+                    }
                 }
-                Some(Event::First(first)) => {
-                    let (page, took, proven) = first?;
-                    self.learn(took);
-                    self.first_listed(page, took, proven)?;
-                }
-                Some(Event::Largest(largest)) => self.divide(largest)?,
-                Some(Event::Range(range, page)) => {
-                    let (page, took) = page?;
-                    self.learn(took);
-                    self.range_listed(range, page);
-                }
-                Some(Event::Cursor(page)) => self.cursor_listed(page)?,
-                Some(Event::Read(place, covers, records)) => self.page(place, covers, records?),
             }
         }
+        work.await
+    }
+
+    fn has_room(&self) -> bool {
+        let values = self.reader.wanted.properties.len().max(1).saturating_mul(self.reader.wanted.page());
+        self.ready.len().saturating_add(1).saturating_mul(values) <= READY_VALUES_MAX
+    }
+
+    /// There is nothing more to ask for.
+    fn end(&self) -> Result<()> {
+        if self.plan.is_done() {
+            return Ok(());
+        }
+        let message = format!("listing {}: a range is listed by nobody", self.reader.object);
+        Err(Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, message))
+    }
+
+    /// Takes an answer. After an error nothing is under way any more.
+    fn answered(&mut self, event: Event) -> Result<()> {
+        let taken = self.take(event);
+        if taken.is_err() {
+            self.failed = true;
+            self.under_way.clear();
+        }
+        taken
+    }
+
+    fn take(&mut self, event: Event) -> Result<()> {
+        match event {
+            Event::First(first) => {
+                let (page, took, proven) = first?;
+                self.learn(took);
+                self.first_listed(page, took, proven)?;
+            }
+            Event::Largest(largest) => self.divide(largest)?,
+            Event::Range(range, page) => {
+                let (page, took) = page?;
+                self.learn(took);
+                self.range_listed(range, page);
+            }
+            Event::Cursor(page) => self.cursor_listed(page)?,
+            Event::Read(place, covers, records) => self.page(place, covers, records?),
+        }
+        Ok(())
     }
 
     fn begin(&mut self) {
@@ -404,6 +456,10 @@ impl Scan {
     }
 
     fn fill(&mut self) {
+        if !self.begun {
+            self.begun = true;
+            self.begin();
+        }
         if matches!(self.state, ScanState::Cursor { .. }) {
             if !self.cursor.busy && !self.cursor.ended {
                 self.cursor.busy = true;

@@ -1,7 +1,5 @@
 //! What no modified date tells: the snapshot's listing, the recycle bin, and associations.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use super::{
@@ -20,14 +18,12 @@ use crate::{
     },
 };
 
-/// A sweep that took so long is repeated after this many times as long: it takes a tenth of the account's time at most.
-const SWEEP_SHARE: u32 = 10;
-
 /// Records that are looked up at a time.
 const RETURNED_AT_ONCE: usize = 1_000;
 
-/// Records whose associations are asked for at a time.
-const LINKS_PAGE: usize = 1_000;
+/// Records whose associations are asked for at a time: as many calls as [`Account::associations`](crate::hubspot::account::Account::associations)
+/// has under way.
+const LINKS_PAGE: usize = 5_000;
 
 impl Job {
     /// Everything that exists.
@@ -38,15 +34,43 @@ impl Job {
             Resource::Cms(cms) => self.cms_snapshot(cms).await?,
         };
         if finished {
-            self.save().await?;
             self.progress.covered = self.progress.initial;
             self.progress.trailing = self.progress.initial;
-            self.progress.links_known = !self.capture.associations.is_empty();
-            self.progress.part = 0;
-            self.progress.phase = Phase::Open;
+            self.progress.links_known = !self.capture.associations.is_empty() && !self.progress.links_partial;
+            // What left the recycle bin while the snapshot was taken may have been listed by neither.
+            self.progress.phase = match &*self.resource {
+                Resource::Crm(_) if self.capture.deletes => Phase::Deletes(ScanState::default()),
+                _ => Phase::Complete,
+            };
             self.save().await?;
         }
         Ok(finished)
+    }
+
+    /// The recycle bin before the snapshot: who is in it now is not in the snapshot, unless it comes back.
+    pub(super) async fn bin(&mut self, state: ScanState) -> Result<bool> {
+        let resource = self.resource.clone();
+        if let Resource::Crm(crm) = &*resource {
+            let calls_until = self.calls_until();
+            let wanted = Wanted::ids(true);
+            let mut scan = Scan::new(self.account.clone(), crm.object.clone(), wanted, state, calls_until);
+            loop {
+                if self.must_stop() {
+                    return Ok(false);
+                }
+                let Some(page) = scan.next().await? else { break };
+                for record in page.records {
+                    let at = record.archived_at.unwrap_or_default().as_millisecond();
+                    self.learn(&Delta::Archived(number(&record.id), Archived { at, told: false }));
+                }
+                scan.covered(page.token);
+                self.progress.phase = Phase::Bin(scan.state());
+                self.save_if_full().await?;
+            }
+            self.progress.bin_known = true;
+        }
+        self.progress.phase = Phase::Snapshot(ScanState::default());
+        Ok(true)
     }
 
     async fn crm_snapshot(&mut self, crm: &CrmResource, state: ScanState) -> Result<bool> {
@@ -58,36 +82,43 @@ impl Job {
             if self.must_stop() {
                 return Ok(false);
             }
-            let Some(page) = scan.next().await? else { return Ok(true) };
-            let ids = page.records.iter().map(|record| record.id.clone());
-            let mut links = linked(&account, &crm.object, &to, ids, calls_until).await?;
-            let token = page.token;
-            for record in page.records {
-                let linked = links.remove(&record.id);
-                self.emit_snapshot(record, linked, Some(crm))?;
+            let pages = scan.next_all().await?;
+            if pages.is_empty() {
+                return Ok(true);
             }
-            scan.covered(token);
-            self.progress.phase = Phase::Snapshot(scan.state());
-            self.save_if_full().await?;
+            // Neither associations nor objects hold the listing up: it goes on beside both.
+            let ids = pages.iter().flat_map(|page| &page.records).map(|record| record.id.clone());
+            let mut links = scan.beside(linked(&account, &crm.object, &to, ids, calls_until)).await?;
+            for page in pages {
+                for record in page.records {
+                    let linked = links.remove(&record.id);
+                    self.emit_snapshot(record, linked, Some(crm))?;
+                }
+                scan.covered(page.token);
+                self.progress.phase = Phase::Snapshot(scan.state());
+                scan.beside(self.save_if_full()).await?;
+            }
         }
     }
 
     /// The recycle bin: deletes, and what came back from it.
     pub(super) async fn deletes(&mut self, state: ScanState) -> Result<bool> {
-        let now = self.env.clock.now();
-        let began = *self.progress.sweep_began.get_or_insert(now);
+        self.sweep_begins();
         let resource = self.resource.clone();
         let finished = match &*resource {
-            Resource::Crm(crm) => self.crm_deletes(crm, state).await?,
+            Resource::Crm(crm) => return self.crm_deletes(crm, state).await,
             Resource::Cms(cms) => self.cms_deletes(cms).await?,
         };
         if finished {
-            self.progress.bin_known = true;
-            self.progress.bin_due = self.due(began);
-            self.progress.sweep_began = None;
-            self.progress.phase = self.after_deletes();
+            self.deletes_done();
         }
         Ok(finished)
+    }
+
+    fn deletes_done(&mut self) {
+        self.progress.bin_known = true;
+        self.progress.bin_due = self.sweep_ends();
+        self.progress.phase = self.after_deletes();
     }
 
     async fn crm_deletes(&mut self, crm: &CrmResource, state: ScanState) -> Result<bool> {
@@ -99,7 +130,6 @@ impl Job {
             // Who was merged into a record that was archived since is told nowhere else.
             false => Wanted { properties: vec![MERGED.into()], archived: true, history: false },
         };
-        let mut seen = std::collections::HashSet::new();
         let mut scan = Scan::new(self.account.clone(), crm.object.clone(), wanted, state, calls_until);
         loop {
             if self.must_stop() {
@@ -107,23 +137,39 @@ impl Job {
             }
             let Some(page) = scan.next().await? else { break };
             for record in page.records {
-                seen.insert(number(&record.id));
+                self.in_bin.insert(number(&record.id));
                 let at = record.archived_at.unwrap_or_default();
                 self.take_deleted(record, at, bin_known || at >= initial)?;
             }
             scan.covered(page.token);
             self.progress.phase = Phase::Deletes(scan.state());
-            self.save_if_full().await?;
+            scan.beside(self.save_if_full()).await?;
         }
-        // Who was in the bin and was not listed came back, or is gone for good; or an earlier invocation saw it: that is looked up.
-        let left: Vec<u64> = self.known.archived.keys().copied().filter(|id| !seen.contains(id)).collect();
-        for lot in left.chunks(RETURNED_AT_ONCE) {
-            if self.must_stop() {
-                return Ok(false);
+        self.progress.phase = Phase::Returned { after: 0 };
+        Ok(true)
+    }
+
+    /// Who was in the bin and was not listed came back, or is gone for good; or an earlier invocation has seen it. They are looked up.
+    pub(super) async fn returned(&mut self, after: u64) -> Result<bool> {
+        self.sweep_begins();
+        let resource = self.resource.clone();
+        let mut after = after;
+        if let Resource::Crm(crm) = &*resource {
+            loop {
+                if self.must_stop() {
+                    return Ok(false);
+                }
+                let left = self.known.archived.range(after.saturating_add(1)..).map(|(id, _)| *id);
+                let lot: Vec<u64> = left.filter(|id| !self.in_bin.contains(id)).take(RETURNED_AT_ONCE).collect();
+                let Some(last) = lot.last().copied() else { break };
+                self.look_up(crm, &lot).await?;
+                after = last;
+                self.progress.phase = Phase::Returned { after };
+                self.save_if_full().await?;
             }
-            self.returned(crm, lot).await?;
-            self.save_if_full().await?;
         }
+        self.in_bin.clear();
+        self.deletes_done();
         Ok(true)
     }
 
@@ -142,6 +188,7 @@ impl Job {
             }
             _ => {}
         }
+        self.progress.done.changes.seen += 1;
         let change = Change {
             operation: Operation::Delete,
             cause: None,
@@ -157,13 +204,16 @@ impl Job {
     }
 
     /// Emits those of the records that are alive again, and forgets those that are nowhere.
-    async fn returned(&mut self, crm: &CrmResource, left: &[u64]) -> Result<()> {
+    async fn look_up(&mut self, crm: &CrmResource, left: &[u64]) -> Result<()> {
         let ids: Vec<String> = left.iter().map(u64::to_string).collect();
         let calls_until = self.calls_until();
         let account = self.account.clone();
         let mut records = account.read_records(&crm.object, &ids, &self.wanted, calls_until).await?;
         let dead: Vec<String> = ids.iter().filter(|id| !records.contains_key(*id)).cloned().collect();
         let binned = account.read_records(&crm.object, &dead, &Wanted::ids(true), calls_until).await?;
+        // Restored between the two looks?
+        let nowhere: Vec<String> = dead.into_iter().filter(|id| !binned.contains_key(id)).collect();
+        records.extend(account.read_records(&crm.object, &nowhere, &self.wanted, calls_until).await?);
         let alive = records.values().map(|record| record.id.clone());
         let to = self.link_objects().to_vec();
         let mut links = linked(&account, &crm.object, &to, alive, calls_until).await?;
@@ -172,6 +222,7 @@ impl Job {
             match records.remove(&id) {
                 Some(record) if record.id == id => {
                     let linked = links.remove(&id);
+                    self.progress.done.changes.seen += 1;
                     self.take_record(record, linked, from, crm)?;
                 }
                 // Merged: its delete is emitted with the record that it was merged into.
@@ -180,6 +231,7 @@ impl Job {
                     Some(_) => {}
                     None if self.known.archived.get(&number(&id)).is_some_and(|archived| archived.at == GONE) => {
                         let number = number(&id);
+                        self.progress.done.changes.seen += 1;
                         let change = self.gone(id, self.env.clock.now());
                         self.emit(&change, [Delta::Unarchived(number), Delta::Unlinked(number)])?;
                     }
@@ -198,7 +250,7 @@ impl Job {
             position: self.position_of(&id, self.progress.until.or(Some(now))),
             id,
             created_at: None,
-            updated_at: None,
+            updated_at: Some(now),
             read_at: now,
             before: None,
             after: None,
@@ -221,19 +273,25 @@ impl Job {
             if self.must_stop() {
                 return Ok(false);
             }
-            let Some(page) = scan.next().await? else { break };
-            let ids = page.records.iter().map(|record| record.id.clone());
-            for (id, linked) in linked(&account, &crm.object, &to, ids, calls_until).await? {
+            let pages = scan.next_all().await?;
+            if pages.is_empty() {
+                break;
+            }
+            let ids = pages.iter().flat_map(|page| &page.records).map(|record| record.id.clone());
+            for (id, linked) in scan.beside(linked(&account, &crm.object, &to, ids, calls_until)).await? {
                 let id = number(&id);
                 if !self.known.links.contains_key(&id) {
                     self.learn(&Delta::Links(id, linked.links));
                 }
             }
-            scan.covered(page.token);
+            for page in pages {
+                scan.covered(page.token);
+            }
             self.progress.phase = Phase::LinksBegin(scan.state());
-            self.save_if_full().await?;
+            scan.beside(self.save_if_full()).await?;
         }
         self.progress.links_known = true;
+        self.progress.links_partial = false;
         self.progress.phase = Phase::Complete;
         Ok(true)
     }
@@ -245,8 +303,7 @@ impl Job {
             self.progress.phase = Phase::Complete;
             return Ok(true);
         };
-        let now = self.env.clock.now();
-        let began = *self.progress.sweep_began.get_or_insert(now);
+        self.sweep_begins();
         let calls_until = self.calls_until();
         let account = self.account.clone();
         let to = self.link_objects().to_vec();
@@ -265,16 +322,19 @@ impl Job {
                 .filter(|(id, linked)| self.known.links.get(&number(id)) != Some(&linked.links))
                 .map(|(id, _)| id.clone())
                 .collect();
-            if !differing.is_empty() {
-                let mut records = self.account.read_records(&crm.object, &differing, &self.wanted, calls_until).await?;
+            for lot in differing.chunks(RETURNED_AT_ONCE) {
+                let mut records = self.account.read_records(&crm.object, lot, &self.wanted, calls_until).await?;
                 // Read again, after the record: what is emitted together was true at the same time, or later.
-                let alive: Vec<String> = differing.iter().filter(|id| records.contains_key(*id)).cloned().collect();
+                let alive: Vec<String> = lot.iter().filter(|id| records.contains_key(*id)).cloned().collect();
                 let mut links = linked(&account, &crm.object, &to, alive.into_iter(), calls_until).await?;
-                for id in differing {
-                    match (records.remove(&id), links.remove(&id)) {
-                        (Some(record), Some(linked)) if record.id == id => self.emit_linked(record, linked, crm)?,
+                for id in lot {
+                    match (records.remove(id), links.remove(id)) {
+                        (Some(record), Some(linked)) if record.id == *id => {
+                            self.progress.done.changes.seen += 1;
+                            self.emit_linked(record, linked, crm)?;
+                        }
                         // Archived or merged: its delete is, or will be, emitted.
-                        _ => self.learn(&Delta::Unlinked(number(&id))),
+                        _ => self.learn(&Delta::Unlinked(number(id))),
                     }
                 }
             }
@@ -282,16 +342,8 @@ impl Job {
             self.progress.phase = Phase::Links { after };
             self.save_if_full().await?;
         }
-        self.progress.links_due = self.due(began);
-        self.progress.sweep_began = None;
+        self.progress.links_due = self.sweep_ends();
         self.progress.phase = Phase::Complete;
         Ok(true)
-    }
-
-    /// When a sweep that began at `began` and ends now is to be made again.
-    fn due(&self, began: Timestamp) -> Option<Timestamp> {
-        let now = self.env.clock.now();
-        let took = Duration::try_from(now.duration_since(began)).unwrap_or_default();
-        now.checked_add(took * (SWEEP_SHARE - 1)).ok()
     }
 }

@@ -195,6 +195,17 @@ fn each_mistake_is_told_once_with_its_place() {
             ),
             "trailing_seconds: must be more than lag_seconds",
         ),
+        (
+            &with(
+                "",
+                "captures:\n  - { name: a, resource: contacts, output: s3://b/x/ }\n  - { name: c, resource: deals, output: s3://b/x/y/ }",
+            ),
+            "captures[1].output: capture `a` writes there already",
+        ),
+        (
+            &with("", "captures:\n  - { name: a, resource: contacts, output: s3://b/state/x/ }"),
+            "captures[0].output: `state/` is where hubferry keeps files of its own",
+        ),
         (&with("", "data: bucket"), "data: expected s3://bucket/"),
         (&with("", "notify: { sns_topic_arn: topic }"), "notify.sns_topic_arn: expected a topic's ARN"),
         (

@@ -16,6 +16,9 @@ use crate::objects::Location;
 
 /// Version of the format that this program reads.
 const VERSION: u64 = 1;
+/// Folders of a bucket that hubferry writes itself.
+const OWN_FOLDERS: [&str; 5] = ["reports", "rejects", "manifests", "state", "config"];
+
 /// Conduit's names for what can be captured or imported as OpenCDC; any other name is a HubSpot object type.
 pub(super) const RESOURCES: [&str; 20] = [
     "crm.contacts",
@@ -107,16 +110,20 @@ impl Rules<'_> {
 
         let captures = listed::<Capture>(value, "captures");
         self.unique_names(captures.iter().map(|(place, capture)| (place, capture.name.as_str())));
-        let mut outputs = BTreeMap::new();
+        let mut outputs: Vec<(String, &str)> = Vec::new();
         for (place, capture) in &captures {
             self.reference(&capture.hubspot, "hubspot", &hubspot, place);
             self.capture(capture, place);
-            if let Some(other) = outputs.insert(capture.output.trim_end_matches('/'), &capture.name) {
+            let output = format!("{}/", capture.output.trim_end_matches('/'));
+            // Who reads one would read the other's records with it.
+            let other = outputs.iter().find(|(other, _)| other.starts_with(&output) || output.starts_with(other));
+            if let Some((_, other)) = other {
                 self.problem(
                     &place.key("output"),
                     format!("capture `{other}` writes there already; give each capture a prefix of its own"),
                 );
             }
+            outputs.push((output, &capture.name));
         }
 
         let syncs = listed::<Sync>(value, "syncs");
@@ -358,6 +365,13 @@ impl Rules<'_> {
 
     fn mode(&mut self, import: &Import, place: &Place) {
         let mode = place.key("mode");
+        if import.resource.is_some() {
+            for (key, said) in [("skip_unchanged", import.skip_unchanged), ("before_images", import.before_images)] {
+                if said {
+                    self.problem(&place.key(key), "has no meaning here: opencdc records say what has changed");
+                }
+            }
+        }
         if import.resource.is_some() && import.mode != Mode::Upsert {
             self.problem(&mode, "has no meaning here: opencdc records carry their operation");
         } else if !import.records.is_empty() && matches!(import.mode, Mode::Archive | Mode::Mirror) {
@@ -379,6 +393,14 @@ impl Rules<'_> {
     fn capture(&mut self, capture: &Capture, place: &Place) {
         self.resource(&capture.resource, &place.key("resource"));
         self.uri(&capture.output, &place.key("output"));
+        let own = Location::parse(&capture.output)
+            .and_then(|at| OWN_FOLDERS.into_iter().find(|folder| at.key.starts_with(&format!("{folder}/"))));
+        if let Some(own) = own {
+            self.problem(
+                &place.key("output"),
+                format!("`{own}/` is where hubferry keeps files of its own; choose another"),
+            );
+        }
         if capture.lag_seconds == 0 {
             self.problem(
                 &place.key("lag_seconds"),

@@ -328,7 +328,7 @@ impl Account {
         Ok(records)
     }
 
-    /// One page of the ids changed at or after `from` and before `until`, beyond the id `after` in the server's order; up to
+    /// One page of the ids changed at or after `from` and, where it is given, before `until`, beyond the id `after` in the server's order; up to
     /// [`SEARCH_PAGE`]. Ask on with the last id of the page until [`ChangedPage::is_last`].
     ///
     /// Only ids, in an order that does not move while records change; never by offset, so there is no cap, and a moment may hold any number.
@@ -338,16 +338,14 @@ impl Account {
         &self,
         resource: &CrmResource,
         from: Timestamp,
-        until: Timestamp,
+        until: Option<Timestamp>,
         after: Option<&str>,
         deadline: Deadline,
     ) -> Result<ChangedPage> {
         let object = &resource.object;
         let modified = resource.modified_property();
-        let window = vec![
-            Filter::new(modified, Operator::Gte, from.as_millisecond().to_string()),
-            Filter::new(modified, Operator::Lt, until.as_millisecond().to_string()),
-        ];
+        let mut window = vec![Filter::new(modified, Operator::Gte, from.as_millisecond().to_string())];
+        window.extend(until.map(|until| Filter::new(modified, Operator::Lt, until.as_millisecond().to_string())));
         let mut filters = window.clone();
         filters.extend(after.map(|after| Filter::new(ID_PROPERTY, Operator::Gt, after)));
         let mut page = ChangedPage { is_last: true, ..ChangedPage::default() };

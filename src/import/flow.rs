@@ -22,6 +22,7 @@ use super::{
     source::{Source, Step},
 };
 use crate::{
+    app,
     clock::Deadline,
     codes,
     config::Amount,
@@ -415,8 +416,10 @@ impl Flow<'_> {
         {
             return None;
         }
-        let rest = self.loaded.exhausted() || self.is_full() || window_full;
-        let late = self.unsaved.len() >= self.in_flight.len() + UNSAVED_BATCHES_MAX / 2;
+        // What is in flight makes room in the ledger, unless the oldest row waits here: a small batch is then a call that is saved.
+        let is_full = self.is_full();
+        let rest = self.loaded.exhausted() || window_full || (is_full && self.in_flight.is_empty());
+        let late = is_full || self.unsaved.len() >= self.in_flight.len() + UNSAVED_BATCHES_MAX / 2;
         let holds_up = |front: u64| late && front < self.ledger.first() + ROWS_HELD_UP;
         let batchers = self.loaded.batchers().enumerate();
         batchers
@@ -665,14 +668,14 @@ impl Flow<'_> {
     }
 
     fn tell(&self, source: &Source) {
-        self.job.env.tell(&Update {
+        self.job.env.tell(&app::Update::Import(Update {
             run_id: self.job.lease.run_id.clone(),
             rows: self.job.progress.rows,
             bytes_read: source.fetched_bytes(),
             bytes_total: self.job.object.size,
             calls: self.job.progress.calls,
             in_flight: self.in_flight.len(),
-        });
+        }));
     }
 }
 

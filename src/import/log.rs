@@ -83,6 +83,13 @@ impl Log {
         if log.saved.tail_bytes > 0 {
             let location = log.chunk(log.saved.chunks.len(), log.saved.tail_fence);
             log.tail = log.read(&location).await?;
+            if log.tail.len() < log.saved.tail_bytes {
+                return Err(crate::Error::new(
+                    crate::ErrorKind::Corrupt,
+                    crate::codes::STATE_CORRUPT,
+                    format!("{location} is shorter than a checkpoint says"),
+                ));
+            }
             log.tail.truncate(log.saved.tail_bytes);
         }
         Ok(log)

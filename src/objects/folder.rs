@@ -199,6 +199,12 @@ impl Objects for Folder {
         upload.publish()
     }
 
+    async fn put_new(&self, location: &Location, body: Bytes, _content_type: &str) -> Result<bool> {
+        let mut upload = self.unfinished(location)?;
+        upload.append(&body)?;
+        upload.publish_new()
+    }
+
     async fn upload(&self, location: &Location, _content_type: &str) -> Result<Box<dyn Upload>> {
         Ok(Box::new(self.unfinished(location)?))
     }
@@ -263,6 +269,15 @@ struct Unfinished {
 impl Unfinished {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|error| failed("write", &self.location, error))
+    }
+
+    /// As [`Self::publish`], unless the object is there: a link, unlike a rename, replaces nothing.
+    fn publish_new(self) -> Result<bool> {
+        match self.file.sync_all().and_then(|()| fs::hard_link(&self.part, &self.path)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == IoKind::AlreadyExists => Ok(false),
+            Err(error) => Err(failed("write", &self.location, error)),
+        }
     }
 
     fn publish(self) -> Result<()> {

@@ -153,6 +153,15 @@ impl Objects for MemoryObjects {
         Ok(())
     }
 
+    async fn put_new(&self, location: &Location, body: Bytes, content_type: &str) -> Result<bool> {
+        self.request(location).await?;
+        if self.contents(location).is_some() {
+            return Ok(false);
+        }
+        self.store(location, Some(body), content_type);
+        Ok(true)
+    }
+
     async fn upload(&self, location: &Location, content_type: &str) -> Result<Box<dyn Upload>> {
         let content_type = content_type.to_owned();
         Ok(Box::new(MemoryUpload { objects: self.clone(), location: location.clone(), content_type, held: Vec::new() }))

@@ -72,6 +72,10 @@ pub trait Objects {
     /// Writes a whole object.
     async fn put(&self, location: &Location, body: Bytes, content_type: &str) -> Result<()>;
 
+    /// Writes a whole object where there is none; `false` if there is one, which stays as it is. After an answer that was lost, `false` may
+    /// mean our own first attempt.
+    async fn put_new(&self, location: &Location, body: Bytes, content_type: &str) -> Result<bool>;
+
     /// Starts an object that is written in parts, for what is too large to hold. Dropping the upload leaves nothing visible.
     async fn upload(&self, location: &Location, content_type: &str) -> Result<Box<dyn Upload>>;
 

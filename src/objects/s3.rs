@@ -155,6 +155,23 @@ impl Objects for S3 {
         Ok(())
     }
 
+    async fn put_new(&self, location: &Location, body: Bytes, content_type: &str) -> Result<bool> {
+        self.count();
+        let request = self.client.put_object().bucket(&location.bucket).key(&location.key).if_none_match("*");
+        let Err(error) = request.content_type(content_type).body(ByteStream::from(body)).send().await else {
+            return Ok(true);
+        };
+        let failure = Failure::from(&error);
+        match (failure.code.as_str(), failure.status) {
+            ("PreconditionFailed", _) | (_, 412) => Ok(false),
+            // Somebody else is writing it, or has just removed it: S3 asks to try again.
+            ("ConditionalRequestConflict", _) | (_, 409) => {
+                Err(unavailable(format!("write {location}: {}", failure.text)))
+            }
+            _ => Err(failed("write", location, &error, codes::OBJECTS_FORBIDDEN)),
+        }
+    }
+
     async fn upload(&self, location: &Location, content_type: &str) -> Result<Box<dyn Upload>> {
         Ok(Box::new(S3Upload {
             s3: self.clone(),

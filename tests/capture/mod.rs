@@ -4,6 +4,7 @@ mod basics;
 mod csv;
 pub(crate) mod opencdc;
 mod parquet;
+mod trouble;
 mod world;
 
 use std::{collections::BTreeMap, io::Read as _};
@@ -120,6 +121,20 @@ pub(crate) fn assert_equal(world: &World, lines: &[Value]) {
             let captured = rebuilt[&id]["properties"][&name].as_str();
             assert_eq!(captured, value.as_deref(), "{id} {name}");
         }
+    }
+}
+
+/// The associations with companies that were rebuilt are those that the portal has.
+pub(crate) fn assert_linked(world: &World, lines: &[Value]) {
+    let portal = world.portal.borrow();
+    for (id, object) in rebuilt(lines) {
+        let results = object["associations"]["companies"]["results"].as_array().cloned().unwrap_or_default();
+        let mut captured: Vec<&str> = results.iter().filter_map(|link| link["id"].as_str()).collect();
+        captured.sort_unstable();
+        captured.dedup();
+        let mut there = portal.associations_of("contacts", &id, "companies");
+        there.sort_unstable();
+        assert_eq!(captured, there, "{id}");
     }
 }
 

@@ -28,10 +28,18 @@ async fn an_object_is_written_read_and_removed(objects: &dyn Objects, bucket: &s
     assert!(!object.etag.is_empty() && !object.etag.contains('"'), "{}", object.etag);
     assert_eq!(objects.get(&at).await.unwrap(), Some((Bytes::from_static(b"a,b\n"), object.etag)));
 
+    assert!(!objects.put_new(&at, Bytes::from_static(b"late"), "text/csv").await.unwrap());
+    assert_eq!(objects.head(&at, None).await.unwrap().size, 4, "what is there stays");
     objects.put(&at, Bytes::new(), "text/csv").await.unwrap();
     assert_eq!(objects.head(&at, None).await.unwrap().size, 0, "replaced whole");
     objects.delete(&at).await.unwrap();
     assert_eq!(objects.get(&at).await.unwrap(), None);
+    objects.delete(&at).await.unwrap();
+    assert!(
+        objects.put_new(&at, Bytes::from_static(b"new"), "text/csv").await.unwrap(),
+        "after a delete there is none"
+    );
+    assert_eq!(objects.get(&at).await.unwrap().unwrap().0, "new");
     objects.delete(&at).await.unwrap();
     assert!(objects.requests() >= before + 8);
 }

@@ -253,7 +253,7 @@ async fn a_thing_that_somebody_deleted_is_made_anew() {
     assert_eq!(report.rows.created, 1, "{report:?}");
     assert_eq!(world.portal.borrow().live_content("cms.blogs.tags")[0]["name"], "Two");
     // And is known under its new id.
-    let folder = Location::new(BUCKET, "state/import/cdc/ids/");
+    let folder = Location::new(BUCKET, "state/ids/cdc/");
     let pairs = hubferry::objects::Objects::list(&world.objects, &folder).await.unwrap();
     assert_eq!(pairs.len(), 1, "{pairs:?}");
 }

@@ -40,7 +40,7 @@ async fn all_changed(
 ) -> Result<(Vec<String>, usize)> {
     let (mut ids, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
-        let page = account.changed(resource, from, until, after.as_deref(), Deadline::NONE).await?;
+        let page = account.changed(resource, from, Some(until), after.as_deref(), Deadline::NONE).await?;
         pages += 1;
         after = page.ids.last().map(|(id, _)| id.clone()).or(after);
         ids.extend(page.ids.into_iter().map(|(id, _)| id));
@@ -70,12 +70,12 @@ async fn twenty_five_thousand_records_of_one_millisecond_are_all_found_each_once
     assert_eq!(account.counts().search, account.counts().total);
     // Half open: what changed at `until` belongs to the next window.
     let next = account
-        .changed(&crm("companies"), until, world.clock.now() + 1.millisecond(), None, Deadline::NONE)
+        .changed(&crm("companies"), until, Some(world.clock.now() + 1.millisecond()), None, Deadline::NONE)
         .await
         .unwrap();
     assert_eq!((next.ids.len(), next.total, next.is_last), (1, 1, true));
     assert!(next.ids[0].1.is_some_and(|changed| changed >= until), "{next:?}");
-    let none = account.changed(&crm("companies"), until, until, None, Deadline::NONE).await.unwrap();
+    let none = account.changed(&crm("companies"), until, Some(until), None, Deadline::NONE).await.unwrap();
     assert!(none.ids.is_empty() && none.is_last);
 }
 
@@ -118,8 +118,7 @@ async fn a_search_that_counts_records_and_shows_none_is_asked_again_and_never_th
     let world = fake::world();
     let fake = Rc::new(Fake::new(&world, (1..=50).collect()));
     let account = fake::account(&world, fake.clone());
-    let changed =
-        async || account.changed(&crm("contacts"), Timestamp::UNIX_EPOCH, Timestamp::MAX, None, Deadline::NONE).await;
+    let changed = async || account.changed(&crm("contacts"), Timestamp::UNIX_EPOCH, None, None, Deadline::NONE).await;
     fake.hides.set(2);
     let page = changed().await.unwrap();
     assert_eq!((page.ids.len(), page.is_last), (50, true));
@@ -137,10 +136,7 @@ async fn what_comes_behind_the_last_id_while_the_end_is_looked_at_is_shown_too()
     let fake = Rc::new(Fake::new(&world, (1..=300).collect()));
     let account = fake::account(&world, fake.clone());
     let changed = async |after| {
-        account
-            .changed(&crm("contacts"), Timestamp::UNIX_EPOCH, Timestamp::MAX, Some(after), Deadline::NONE)
-            .await
-            .unwrap()
+        account.changed(&crm("contacts"), Timestamp::UNIX_EPOCH, None, Some(after), Deadline::NONE).await.unwrap()
     };
     let late = async {
         // During the search that looks for the end.

@@ -1,8 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use hubferry::{
     Result,
-    capture::scan::{Scan, ScanState, ScannedPage},
+    capture::scan::{RANGES_MAX, Scan, ScanState, ScannedPage},
     clock::Deadline,
     hubspot::records::Wanted,
 };
@@ -241,4 +244,69 @@ async fn few_records_and_none_cost_a_few_calls_and_an_error_ends_the_scan() {
     assert!(scan.next().await.is_err());
     assert!(scan.next().await.is_err());
     assert_eq!(scan.state(), ScanState::New);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_waited_for_beside_a_scan_does_not_hold_it_up_and_gathers_no_more_than_fits() {
+    let list = async |work: Duration, wanted: Wanted| {
+        let world = fake::world();
+        let account = fake::account(&world, Rc::new(Fake::new(&world, old_account())));
+        let started = world.clock.elapsed();
+        let mut scan = scan(&account, "contacts", &wanted, ScanState::New);
+        let (mut seen, mut most) = (BTreeMap::new(), 0);
+        loop {
+            let pages = scan.next_all().await.unwrap();
+            if pages.is_empty() {
+                break;
+            }
+            most = most.max(pages.len());
+            for page in pages {
+                take(&mut scan, page, &mut seen);
+            }
+            assert_eq!(
+                scan.beside(async {
+                    world.clock.sleep(work).await;
+                    7
+                })
+                .await,
+                7
+            );
+        }
+        assert!(scan.state().is_done(), "{:?}", scan.state());
+        assert_eq!(once(&seen), old_account().into_iter().collect());
+        ((world.clock.elapsed() - started).as_secs_f64(), most)
+    };
+    let (alone, _) = list(Duration::ZERO, Wanted::default()).await;
+    let (beside, _) = list(Duration::from_secs(2), Wanted::default()).await;
+    assert!(beside < alone + 5.0, "{beside} s beside work, {alone} s alone");
+
+    // Eighty properties: 8,000 values a page, so that twelve pages fit; as many again may be under way.
+    let many: Vec<String> = (0..80).map(|number| format!("p{number}")).collect();
+    let wanted = Wanted { properties: many.iter().map(|name| name.as_str().into()).collect(), ..Wanted::default() };
+    let (_, most) = list(Duration::from_secs(600), wanted).await;
+    assert!((12..=12 + RANGES_MAX).contains(&most), "{most} pages while ten minutes of work were waited for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_wrong_while_something_else_is_waited_for_is_told_by_the_next_page() {
+    let world = portal(false, 1);
+    for n in 0..500 {
+        seed(&world, "contacts", &[("firstname", &n.to_string())]);
+    }
+    let account = account(&world);
+    let mut scan = scan(&account, "contacts", &Wanted::default(), ScanState::New);
+    assert!(scan.next().await.unwrap().is_some());
+    world.portal.borrow_mut().add_fault(Fault::share(1.0, What::Status(400)));
+    scan.beside(world.clock.sleep(Duration::from_secs(60))).await;
+    let mut pages = 0;
+    let error = loop {
+        match scan.next().await {
+            Ok(Some(_)) => pages += 1,
+            Ok(None) => panic!("the scan has ended as if it were complete"),
+            Err(error) => break error,
+        }
+        assert!(pages < 5);
+    };
+    assert_eq!(error.kind(), hubferry::ErrorKind::Refused, "{error}");
+    assert!(scan.next().await.is_err() && !scan.state().is_done());
 }

@@ -238,6 +238,23 @@ async fn a_file_that_is_delivered_again_with_one_percent_changed_costs_one_perce
 }
 
 #[tokio::test(start_paused = true)]
+async fn slow_answers_do_not_make_small_batches_of_the_few_rows_that_changed() {
+    let world = World::new(&contacts("skip_unchanged: true"));
+    world.import("incoming/contacts/monday.csv", people(0..30_000, |_| "Same".to_owned())).await;
+    world.portal.borrow_mut().configure(|settings| settings.latency.fixed_ms = 4_000);
+    // 150 of the first 20,000, which is as many rows as are held at a time, and 150 of the rest.
+    let changed = |number: u32| {
+        let every = if number < 20_000 { 133 } else { 66 };
+        if number.is_multiple_of(every) { "Changed".to_owned() } else { "Same".to_owned() }
+    };
+    let calls = || world.portal.borrow().log().iter().filter(|call| call.path.contains("batch/upsert")).count();
+    let before = calls();
+    let second = world.import("incoming/contacts/tuesday.csv", people(0..30_000, changed)).await;
+    assert!((300..=330).contains(&second.rows.updated), "{second:?}");
+    assert!(calls() - before <= 4, "{} calls for {} rows", calls() - before, second.rows.updated);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_row_that_was_rejected_is_sent_again_although_nothing_changed() {
     let world = World::new(&contacts("skip_unchanged: true"));
     let file = "email,firstname\na@x.io,A\nb@blocked.io,B\n";

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::{Value, json};
 
-use super::harness::Harness;
+use super::harness::{Harness, Variables};
 
 /// The folder's files, and what is answered to them.
 const SAMPLES: [(&str, Expected); 21] = [
@@ -18,11 +18,11 @@ const SAMPLES: [(&str, Expected); 21] = [
     ("s3-several-records", Expected::Several),
     ("s3-test-event", Expected::Nothing),
     ("s3-url-encoded-key", Expected::Done),
-    ("schedule-capture-all", Expected::Refused("JOB_UNAVAILABLE")),
-    ("schedule-capture", Expected::Refused("JOB_UNAVAILABLE")),
+    ("schedule-capture-all", Expected::Captured),
+    ("schedule-capture", Expected::Captured),
     ("schedule-resume", Expected::Nothing),
     ("schedule-sync", Expected::Refused("JOB_UNAVAILABLE")),
-    ("scheduled-event-capture", Expected::Refused("JOB_UNAVAILABLE")),
+    ("scheduled-event-capture", Expected::Captured),
     ("sqs-continuation", Expected::Failures(&["NAME_UNKNOWN"])),
     ("sqs-eventbridge", Expected::Batch("done")),
     ("sqs-one-bad-message", Expected::Failures(&["done", "EVENT_UNKNOWN"])),
@@ -35,6 +35,8 @@ const SAMPLES: [(&str, Expected); 21] = [
 enum Expected {
     /// A report.
     Done,
+    /// The report of a capture.
+    Captured,
     /// Two of them.
     Several,
     Nothing,
@@ -66,7 +68,9 @@ fn sample(text: &str, harness: &Harness, number: usize) -> Value {
 #[tokio::test]
 async fn every_sample_event_gets_its_documented_answer() {
     let harness = Harness::boot().await;
-    let process = harness.process();
+    let captures = "captures:\n  - { name: contacts, resource: crm.contacts, output: s3://crm/captures/contacts/ }\n";
+    let path = harness.config_file(&harness.config(captures));
+    let process = harness.process_with(&Variables(vec![("HUBFERRY_CONFIG", Some(path))]));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("events");
     let files: BTreeSet<String> = fs::read_dir(&folder)
         .unwrap()
@@ -86,6 +90,11 @@ async fn every_sample_event_gets_its_documented_answer() {
             Expected::Done => assert_eq!(
                 (&answer["outcome"], &answer["rows"]["read"]),
                 (&json!("done"), &json!(1)),
+                "{name}: {answer}"
+            ),
+            Expected::Captured => assert_eq!(
+                (&answer["job"], &answer["name"], &answer["outcome"]),
+                (&json!("capture"), &json!("contacts"), &json!("done")),
                 "{name}: {answer}"
             ),
             Expected::Several => {

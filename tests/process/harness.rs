@@ -118,11 +118,17 @@ impl Harness {
         )
     }
 
+    /// Settings in a file; its path.
+    pub(crate) fn config_file(&self, text: &str) -> String {
+        let path = self.folder.path().join("hubferry.yaml");
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
     /// A process with the usual settings.
     pub(crate) fn process(&self) -> Process {
-        let path = self.folder.path().join("hubferry.yaml");
-        std::fs::write(&path, self.config("")).unwrap();
-        self.process_with(&Variables(vec![("HUBFERRY_CONFIG", Some(path.display().to_string()))]))
+        let path = self.config_file(&self.config(""));
+        self.process_with(&Variables(vec![("HUBFERRY_CONFIG", Some(path))]))
     }
 
     /// A process with these variables on top of the usual ones, but without a configuration.

@@ -134,6 +134,7 @@ impl World {
             queue: Some(self.queue.clone()),
             memory_mb: Cell::new(512),
             watcher: None,
+            stop: Cell::new(false),
         };
         App::new(Rc::new(env), self.config.clone()).unwrap()
     }
@@ -328,6 +329,12 @@ impl Objects for Delayed {
         self.inner.put(location, body, content_type).await?;
         self.clock.sleep(self.by / 2).await;
         Ok(())
+    }
+    async fn put_new(&self, location: &Location, body: Bytes, content_type: &str) -> Result<bool> {
+        self.clock.sleep(self.by / 2).await;
+        let made = self.inner.put_new(location, body, content_type).await?;
+        self.clock.sleep(self.by / 2).await;
+        Ok(made)
     }
     async fn upload(&self, location: &Location, content_type: &str) -> Result<Box<dyn Upload>> {
         self.clock.sleep(self.by).await;

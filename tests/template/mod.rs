@@ -187,7 +187,8 @@ fn a_capture_may_write_where_it_writes_and_never_reads_what_it_has_written() {
         let statement = found.iter().find(|statement| statement["Sid"] == sid);
         one_or_many(&statement.unwrap_or_else(|| panic!("no statement {sid}"))["Action"]).into_iter().collect()
     };
-    assert_eq!(actions("WriteCaptures"), BTreeSet::from(["s3:PutObject"]));
+    assert_eq!(actions("WriteCaptures"), BTreeSet::from(["s3:PutObject", "s3:DeleteObject"]));
+    assert_eq!(actions("WriteResults"), BTreeSet::from(["s3:PutObject"]));
     assert_eq!(actions("KeepCaptureState"), BTreeSet::from(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]));
     let table = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:Query"];
     assert_eq!(actions("KeepState"), BTreeSet::from(table));

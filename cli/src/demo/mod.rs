@@ -26,7 +26,7 @@ use self::{
     show::{Progress, Screen, Style},
     world::{BUCKET, BY_HAND_KEY, CONFIG_KEY, KEY, Ports, World},
 };
-use crate::{DONE, FAILED};
+use crate::{DONE, FAILED, text};
 
 /// How often the bucket is asked whether the report is there.
 const POLL: Duration = Duration::from_millis(50);
@@ -171,7 +171,7 @@ impl Demo {
             self.watch(&clock).await?;
         }
         if self.options.json {
-            show::json_line(&self.result(&played))?;
+            text::json_line(&self.result(&played))?;
         } else {
             self.screen.next(&self.folder, self.options.verbose)?;
         }
@@ -216,7 +216,7 @@ impl Demo {
             result["environment"] =
                 self.variables.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
             result["event"] = self.folder.join("event.json").display().to_string().into();
-            show::json_line(&result)?;
+            text::json_line(&result)?;
         } else {
             self.screen.kept(&self.folder, &self.hubspot_url, &invoke)?;
         }

@@ -11,21 +11,20 @@ use std::{
 
 use anyhow::Result;
 use hubferry::{
+    app::Update,
     clock::{Clock as _, SystemClock},
-    import::progress::Update,
+    import::progress,
     report::Report,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::Value;
 
 use super::{
     LOG_FILE,
     file::{Fault, File, HEADER, Row},
     typed, world,
 };
+use crate::text::{WIDTH, clip, grouped, wrap};
 
-/// Columns of text.
-const WIDTH: usize = 80;
 /// Kinds of rejects that are shown, one of each.
 const KINDS_MAX: usize = 10;
 /// How often a plain progress line is printed.
@@ -50,13 +49,6 @@ impl Style {
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         if terminal { Self::Terminal { colour } } else { Self::Plain }
     }
-}
-
-/// One line of JSON on standard output.
-pub(crate) fn json_line(value: &Value) -> Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{value}")?;
-    Ok(out.flush()?)
 }
 
 /// The text.
@@ -333,43 +325,6 @@ fn first_of_each(text: &str) -> Vec<Reject> {
         .collect()
 }
 
-fn wrap(first: &str, text: &str, width: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = first.to_owned();
-    let mut empty = true;
-    for word in text.split_whitespace() {
-        if !empty && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(std::mem::replace(&mut line, " ".repeat(first.chars().count())));
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    lines.push(line);
-    lines
-}
-
-fn clip(text: &str, most: usize) -> String {
-    let line = text.replace('\n', " ");
-    if line.chars().count() <= most { line } else { line.chars().take(most - 1).chain(['…']).collect() }
-}
-
-/// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// How the run is coming along.
 pub(crate) struct Progress {
     clock: SystemClock,
@@ -416,6 +371,7 @@ impl Progress {
 
     /// What the run tells.
     pub(crate) fn update(&self, update: &Update) {
+        let Update::Import(update) = update else { return };
         if self.started.get().is_none() {
             return;
         }
@@ -430,7 +386,7 @@ impl Progress {
         }
     }
 
-    fn text(&self, update: &Update, now: Duration) -> String {
+    fn text(&self, update: &progress::Update, now: Duration) -> String {
         let rows = update.rows.read;
         let mut text = format!("{} of {} rows", grouped(rows), grouped(self.rows));
         let Some((since, rows_then, calls_then)) = self.first.get() else {
@@ -478,15 +434,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_fit_and_keep_their_words() {
-        let lines = wrap("  -> ", "one two three four", 12);
-        assert_eq!(lines, ["  -> one two", "     three", "     four"]);
-        assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!(grouped(12), "12");
-        assert_eq!(clip("abcdef", 4), "abc…");
-    }
-
-    #[test]
     fn the_first_reject_of_each_code_is_found_whatever_the_columns() {
         let text = "Email,_line,_code,_reason,_hint\nx,2,A,\"r, 1\",h\ny,3,A,r,h\nz,4,B,r,h,surplus\n";
         let rejects = first_of_each(text);
@@ -497,8 +444,8 @@ mod tests {
 
     #[test]
     fn a_progress_line_says_rows_rate_limit_and_time_left() {
-        let progress = Progress::new(10_000, Style::Plain, false);
-        let update = |read, total| Update {
+        let shown = Progress::new(10_000, Style::Plain, false);
+        let update = |read, total| progress::Update {
             run_id: "r".to_owned(),
             rows: hubferry::report::Counts { read, ..Default::default() },
             bytes_read: 1,
@@ -506,7 +453,7 @@ mod tests {
             calls: hubferry::report::Calls { total, ..Default::default() },
             in_flight: 3,
         };
-        let text = |read, total, seconds| progress.text(&update(read, total), Duration::from_secs(seconds));
+        let text = |read, total, seconds| shown.text(&update(read, total), Duration::from_secs(seconds));
         assert_eq!(text(1_000, 14, 3), "1,000 of 10,000 rows", "a rate needs two looks");
         assert_eq!(text(1_000, 14, 3), "1,000 of 10,000 rows", "no division by nothing");
         assert_eq!(text(5_000, 52, 5), "5,000 of 10,000 rows, 2000 a second, limit 100 %, 2 s left");

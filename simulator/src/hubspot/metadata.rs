@@ -33,14 +33,20 @@ impl Portal {
         match (call.method, rest.as_slice()) {
             ("GET", []) => {
                 let archived = call.route.get("archived") == Some("true");
-                let all: Vec<Value> = self
+                let mut body = br#"{"results":["#.to_vec();
+                let listed = self
                     .at(kind)
                     .properties
                     .iter()
-                    .filter(|one| one.visible_at <= call.now && one.definition.archived == archived)
-                    .map(shape)
-                    .collect();
-                Ok(Answer::json(200, &json!({"results": all})))
+                    .filter(|one| one.visible_at <= call.now && one.definition.archived == archived);
+                for (at, property) in listed.enumerate() {
+                    if at > 0 {
+                        body.push(b',');
+                    }
+                    write_property(property, &mut body);
+                }
+                body.extend_from_slice(b"]}");
+                Ok(Answer::bytes(200, body))
             }
             ("POST", []) => {
                 let definition: PropertyDefinition = parse(call.body)?;
@@ -336,6 +342,18 @@ fn shape(property: &Property) -> Value {
         members.insert("dataSensitivity".into(), "non_sensitive".into());
     }
     all
+}
+
+/// As text, without the detour: every process of a client begins with a list of hundreds. The members are those of [`shape`].
+fn write_property(property: &Property, out: &mut Vec<u8>) {
+    let from = out.len();
+    // Writing to memory does not fail.
+    let _ = serde_json::to_writer(&mut *out, &property.definition);
+    debug_assert!(out.get(from) == Some(&b'{') && out.last() == Some(&b'}'), "a definition is an object");
+    out.pop();
+    let at = iso(property.created);
+    let more = format!(r#","createdAt":"{at}","updatedAt":"{at}","dataSensitivity":"non_sensitive"}}"#);
+    out.extend_from_slice(more.as_bytes());
 }
 
 fn no_property(name: &str) -> Box<ApiError> {

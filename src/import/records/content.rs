@@ -2,7 +2,7 @@
 //!
 //! HubSpot has neither batches nor unique properties for content. So what is there is found by what it is called (its *natural key*: a slug,
 //! a name, a route), and which thing stands for which id of the stream is kept in S3, an empty object for each pair:
-//! `state/import/<import>/ids/<portal>/<resource>/<id in the stream>/<id in the account>`. A pair is durable before its row is accounted for. What was
+//! `state/ids/<import>/<portal>/<resource>/<id in the stream>/<id in the account>`, which no lifecycle rule removes. A pair is durable before its row is accounted for. What was
 //! created and not noted, because the process died or the answer was lost, is found by its natural key.
 
 use std::{
@@ -330,6 +330,8 @@ impl Content {
     async fn publish(&self, id: &str, deadline: Deadline) -> Result<()> {
         match self.account.publish_cms(&self.resource, id, deadline).await? {
             CmsWritten::Done(_) => Ok(()),
+            // There is no draft, or nothing that would have to be published.
+            CmsWritten::Refused(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, _) => Ok(()),
             CmsWritten::Refused(status, _) => {
                 let message = format!("publishing the draft of one of {}: {status}", self.resource.collection);
                 Err(Error::new(ErrorKind::Refused, codes::HUBSPOT_REFUSED, message))

@@ -369,7 +369,7 @@ impl Job {
             return Err(Error::invalid(codes::MAPPING_INVALID, message));
         }
         let portal = self.account.details(self.calls_until()).await?.portal_id;
-        let folder = format!("state/import/{}/ids/{portal}/{}/", self.import.name, resource.collection);
+        let folder = format!("state/ids/{}/{portal}/{}/", self.import.name, resource.collection);
         let folder = Location::new(&self.object.location.bucket, folder);
         let (objects, clock) = (self.env.objects.clone(), self.env.clock.clone());
         let (account, until) = (self.account.clone(), self.calls_until());

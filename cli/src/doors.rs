@@ -1,0 +1,156 @@
+//! The doors of a command that does a job from here: settings, files, state and tokens, as options and environment name them.
+
+use std::{
+    cell::Cell,
+    fs,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use anyhow::{Context as _, Result};
+use hubferry::{
+    Error,
+    app::{self, App, Env, Watcher},
+    aws::{self, Clients},
+    clock::{Rng, SystemClock},
+    codes,
+    config::{ConfigSource, Environment},
+    http::client::ReqwestService,
+    objects::{Objects, folder::Folder, s3::S3},
+    queue::{Queue, Sqs},
+    secrets::{EnvironmentSecret, Secrets, SecretsManager},
+    state::{Table, dynamo::DynamoTable, file::FileTable},
+};
+
+/// On the command line it stands in for the secret.
+const HUBSPOT_ACCESS_TOKEN: &str = "HUBSPOT_ACCESS_TOKEN";
+/// Settings where nothing names others.
+const CONFIG_FILE: &str = "hubferry.yaml";
+/// Where local things are kept, beside the settings.
+const LOCAL_FOLDER: &str = ".hubferry";
+/// State, in there.
+const STATE_FILE: &str = "state.json";
+/// Buckets, in there.
+const BUCKETS_FOLDER: &str = "s3";
+
+/// Said in the help of each command that has [`Place`].
+pub(crate) const HELP: &str = "\
+Where things are:
+  settings  --config, else HUBFERRY_CONFIG, else ./hubferry.yaml
+  state     the DynamoDB table HUBFERRY_TABLE; without it .hubferry/state.json beside
+            the settings
+  objects   S3; with --local the folder .hubferry/s3/BUCKET/ beside the settings, and
+            no AWS account is asked for anything
+  token     HUBSPOT_ACCESS_TOKEN; without it the secret that the settings name";
+
+/// Which doors.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Place {
+    /// The settings: a path, or s3://bucket/key [default: HUBFERRY_CONFIG, else hubferry.yaml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+    /// Keep state and objects in the folder .hubferry beside the settings; nothing of AWS is used.
+    #[arg(long)]
+    local: bool,
+}
+
+/// The doors, open.
+pub(crate) struct Doors {
+    /// Jobs on these doors.
+    pub(crate) app: App,
+    /// Where state is, for people.
+    pub(crate) state: String,
+    /// The local state file does not exist.
+    pub(crate) no_state: bool,
+}
+
+/// Opens them. `writes`: the command makes what is missing; else nothing is made.
+///
+/// # Errors
+/// `CONFIG_MISSING`, `CONFIG_INVALID`; a folder that cannot be made.
+pub(crate) async fn open(options: &Place, writes: bool, watcher: Option<Watcher>) -> Result<Doors> {
+    let mut environment = Environment::read();
+    if let Some(config) = &options.config {
+        environment.config = Some(config.clone());
+    } else if environment.config.is_none() && Path::new(CONFIG_FILE).exists() {
+        environment.config = Some(CONFIG_FILE.to_owned());
+    }
+    let source = environment.config()?;
+    let folder = local_folder(&source);
+    let token = std::env::var_os(HUBSPOT_ACCESS_TOKEN).and_then(|token| token.into_string().ok());
+    let token = token.filter(|token| !token.trim().is_empty());
+    let table_name = environment.table.clone().filter(|_| !options.local);
+    if options.local && token.is_none() {
+        let message =
+            format!("the environment variable {HUBSPOT_ACCESS_TOKEN} is not set; with --local nothing else is asked");
+        let hint = "Set it to the access token of a private app, or leave --local out.";
+        return Err(Error::invalid(codes::CONFIG_MISSING, message).with_hint(hint).into());
+    }
+    // Looking for credentials takes time where there are none.
+    let clients = match options.local {
+        true => None,
+        false => Some(Clients::new(&aws::load().await)),
+    };
+    let (objects, queue): (Rc<dyn Objects>, Option<Rc<dyn Queue>>) = match &clients {
+        Some(clients) => {
+            let queue = environment.queue_url.as_deref().filter(|_| table_name.is_some());
+            let queue = queue.map(|url| Rc::new(Sqs::new(clients.sqs.clone(), url)) as Rc<dyn Queue>);
+            (Rc::new(S3::new(clients.s3.clone())), queue)
+        }
+        None => (Rc::new(Folder::new(folder.join(BUCKETS_FOLDER))), None),
+    };
+    let mut no_state = false;
+    let (table, state): (Rc<dyn Table>, String) = match (&clients, table_name) {
+        (Some(clients), Some(name)) => {
+            let said = format!("the DynamoDB table {name}");
+            (Rc::new(DynamoTable::new(clients.dynamodb.clone(), name)), said)
+        }
+        _ => {
+            let path = folder.join(STATE_FILE);
+            no_state = !path.exists();
+            if writes {
+                fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+            }
+            (Rc::new(FileTable::new(path.clone())), path.display().to_string())
+        }
+    };
+    let secrets: Rc<dyn Secrets> = match (token, &clients) {
+        (Some(token), _) => Rc::new(EnvironmentSecret::new(&token)),
+        (None, Some(clients)) => Rc::new(SecretsManager::new(clients.secrets.clone())),
+        (None, None) => Rc::new(EnvironmentSecret::new("")),
+    };
+    let (config, _) = app::read_settings(&source, &*objects).await?;
+    let env = Env {
+        clock: Rc::new(SystemClock::new()),
+        rng: Rc::new(Rng::from_system()),
+        http: Rc::new(ReqwestService::new()?),
+        objects,
+        table,
+        secrets,
+        queue,
+        memory_mb: Cell::new(0),
+        watcher,
+        stop: Cell::new(false),
+    };
+    Ok(Doors { app: App::new(Rc::new(env), Rc::new(config))?, state, no_state })
+}
+
+/// Beside a settings file; of settings in S3, here.
+fn local_folder(source: &ConfigSource) -> PathBuf {
+    match source {
+        ConfigSource::Path(path) => path.parent().unwrap_or(Path::new("")).join(LOCAL_FOLDER),
+        ConfigSource::Object(_) => PathBuf::from(LOCAL_FOLDER),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_things_are_beside_the_settings() {
+        let folder = |path: &str| local_folder(&ConfigSource::Path(path.into()));
+        assert_eq!(folder("conf/hubferry.yaml"), Path::new("conf/.hubferry"));
+        assert_eq!(folder("hubferry.yaml"), Path::new(".hubferry"));
+    }
+}

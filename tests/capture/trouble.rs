@@ -1,0 +1,150 @@
+//! Outages, runs that fail, settings that change, records that never rest.
+
+use std::time::Duration;
+
+use hubferry::{clock::Clock as _, report::Outcome};
+use hubferry_simulator::hubspot::{Fault, What};
+use serde_json::json;
+
+use super::{OUTPUT, assert_equal, capture, config, count, lines, rebuilt, settings, told};
+use crate::support::{World, report};
+
+async fn later(world: &World, seconds: u64) {
+    world.clock.sleep(Duration::from_secs(seconds)).await;
+}
+
+fn seed(world: &World, count: usize) -> Vec<String> {
+    let now = world.clock.now();
+    let rows = (0..count).map(|at| vec![("email", format!("p{at}@example.com")), ("firstname", "First".to_owned())]);
+    world.portal.borrow_mut().seed_many(now, "contacts", rows)
+}
+
+/// One tick of the schedule.
+async fn tick(world: &World, seconds: i64) -> hubferry::report::Report {
+    report(world.handle_within(json!({ "job": "capture", "name": "contacts" }), seconds).await.unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_in_the_middle_of_a_snapshot_costs_no_progress_whatever_the_schedule_does() {
+    let mut settings = settings();
+    settings.latency.fixed_ms = 400;
+    let world = World::with(&config(""), settings);
+    let ids = seed(&world, 40_000);
+    later(&world, 60).await;
+    // A part of the snapshot, in an invocation of a few seconds.
+    let first = tick(&world, 12).await;
+    assert_eq!(first.outcome, Outcome::Yielded);
+    let written = told(&first).changes.snapshot;
+    assert!(written > 0 && written < 40_000, "{written}");
+    assert!(world.portal.borrow_mut().set_archived(world.clock.now(), "contacts", &ids[0], true));
+
+    world.portal.borrow_mut().add_fault(Fault::always(What::Status(502)));
+    let mut failed = 0;
+    for _ in 0..180 {
+        world.queue.take();
+        let tick = tick(&world, 900).await;
+        failed += usize::from(tick.outcome == Outcome::Failed);
+        later(&world, 60).await;
+    }
+    assert!(failed > 0, "hours without progress have to be told");
+    assert!(failed < 20, "{failed} runs failed in three hours: the back-off is not heeded");
+    world.portal.borrow_mut().clear_faults();
+    later(&world, 1_000).await;
+    for _ in 0..6 {
+        world.queue.take();
+        tick(&world, 900).await;
+        later(&world, 120).await;
+    }
+    let all = lines(&world, OUTPUT).await;
+    assert_equal(&world, &all);
+    let twice = count(&all, "snapshot").values().filter(|times| **times > 1).count();
+    assert_eq!(twice, 0, "records of the snapshot were written again");
+    assert_eq!(count(&all, "delete").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_never_rests_is_captured_in_every_run() {
+    let world = World::with(&config("deletes: false\n"), settings());
+    let ids = seed(&world, 3);
+    later(&world, 60).await;
+    capture(&world).await;
+    for at in 0..40 {
+        // Every ten seconds, which is less than the lag.
+        let name = format!("N{at}");
+        let now = world.clock.now();
+        assert!(world.portal.borrow_mut().edit(now, "contacts", &ids[1], &[("firstname", &name)]));
+        if at % 10 == 9 {
+            let report = capture(&world).await;
+            assert_eq!(told(&report).changes.update, 1, "{report:?}");
+            let captured = rebuilt(&lines(&world, OUTPUT).await);
+            assert_eq!(captured[&ids[1]]["properties"]["firstname"], name.as_str());
+        }
+        later(&world, 10).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_associations_are_learned_without_telling_every_record_again() {
+    let mut world = World::with(&config("associations: [companies]\n"), settings());
+    let ids = seed(&world, 50);
+    let now = world.clock.now();
+    let company = world.portal.borrow_mut().seed_record(now, "companies", &[("name", "A")]).unwrap();
+    let deal = world.portal.borrow_mut().seed_record(now, "deals", &[("dealname", "D")]).unwrap();
+    for id in &ids {
+        assert!(world.portal.borrow_mut().associate("contacts", id, "companies", &company));
+        assert!(world.portal.borrow_mut().associate("contacts", id, "deals", &deal));
+    }
+    later(&world, 60).await;
+    capture(&world).await;
+    later(&world, 60).await;
+    let text = config("associations: [deals, companies]\n");
+    world.config = std::rc::Rc::new(hubferry::config::load::parse(&text, "hubferry.yaml").unwrap());
+    let changed = capture(&world).await;
+    assert_eq!(told(&changed).changes.emitted(), 0, "{changed:?}");
+    assert!(changed.notes.iter().any(|note| note.contains("associations")), "{changed:?}");
+    later(&world, 60).await;
+    assert!(world.portal.borrow_mut().dissociate("contacts", &ids[4], "deals", &deal));
+    later(&world, 60).await;
+    assert_eq!(told(&capture(&world).await).changes.associations, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_resource_under_the_same_name_is_refused() {
+    let mut world = World::with(&config(""), settings());
+    seed(&world, 5);
+    later(&world, 60).await;
+    capture(&world).await;
+    let text = config("").replace("crm.contacts", "crm.companies");
+    world.config = std::rc::Rc::new(hubferry::config::load::parse(&text, "hubferry.yaml").unwrap());
+    let error = world.handle(json!({ "job": "capture", "name": "contacts" })).await.unwrap_err();
+    assert_eq!(error.code().as_str(), "NAME_TAKEN");
+    assert!(error.message().contains("crm.contacts") && error.message().contains("crm.companies"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_property_that_does_not_exist_is_told_before_anything_is_written() {
+    let world = World::with(&config("extra_properties: [favourite_colour, phon]\n"), settings());
+    seed(&world, 5);
+    later(&world, 60).await;
+    let report = tick(&world, 900).await;
+    assert_eq!(report.outcome, Outcome::Invalid);
+    let error = report.error.unwrap();
+    assert!(error.message.contains("`phon` (did you mean `phone`?)"), "{}", error.message);
+    assert!(lines(&world, OUTPUT).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_restored_while_the_snapshot_is_taken_is_captured() {
+    let mut settings = settings();
+    settings.latency.fixed_ms = 400;
+    let world = World::with(&config(""), settings);
+    let ids = seed(&world, 40_000);
+    assert!(world.portal.borrow_mut().set_archived(world.clock.now(), "contacts", &ids[0], true));
+    later(&world, 60).await;
+    let first = tick(&world, 12).await;
+    assert_eq!(first.outcome, Outcome::Yielded);
+    // Its page has been listed without it.
+    assert!(world.portal.borrow_mut().set_archived(world.clock.now(), "contacts", &ids[0], false));
+    world.finish(first, 900).await;
+    assert_equal(&world, &lines(&world, OUTPUT).await);
+}
