@@ -160,6 +160,21 @@ codes! {
     CONTROL_CHARACTER: "Remove the control characters from the cell.";
     /// The line is not a JSON object.
     INVALID_JSON: "Write one JSON object a line.";
+    // Rows: change records
+    /// The record's operation is none of OpenCDC's.
+    OPERATION_UNKNOWN: "Write create, update, delete or snapshot as the record's operation.";
+    /// The record is not written as OpenCDC says.
+    RECORD_MALFORMED: "Write the record as OpenCDC v1 has it: key, payload.before and payload.after are objects, base64 text or null.";
+    /// The record has no key, and none can be told from it.
+    RECORD_KEY_MISSING: "Give the record a key with one field, for example {\"id\":\"256\"}.";
+    /// The record says that something was written, but not what.
+    PAYLOAD_MISSING: "Give payload.after the record's properties; only a delete has none.";
+    /// The record belongs to another resource.
+    COLLECTION_FOREIGN: "Drop the record where the import of its resource finds it, or correct opencdc.collection.";
+    /// It cannot be told safely which record is meant.
+    RECORD_UNNAMED: "Name the record: deliver its snapshot first, capture with before: true, or put the import's key into the record's key.";
+    /// HubSpot makes these records itself.
+    RESOURCE_READ_ONLY: "Leave the import out: HubSpot takes these records from nobody.";
     // Rows: values
     /// The key's cell is blank.
     KEY_BLANK: "Fill in the key: without it the record cannot be identified.";

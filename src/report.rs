@@ -281,7 +281,7 @@ pub struct Report {
     /// Records per object type, where a row holds several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub records: BTreeMap<String, Counts>,
-    /// Mode `mirror`: records that were archived because the file lacks them.
+    /// Records that were archived: by mode `mirror` because the file lacks them, or by change records that say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archived: Option<u64>,
     /// How many rejects there are of each code.
@@ -291,6 +291,9 @@ pub struct Report {
     /// Columns of the file that are not delivered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored_columns: Vec<String>,
+    /// Properties of change records that are not delivered because HubSpot keeps them itself, and in how many rows they stood.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped_properties: BTreeMap<String, u64>,
     /// Calls to HubSpot.
     pub calls: Calls,
     /// Share of the account's burst limit that was used while there was something to send; null where nothing was sent.

@@ -4,6 +4,7 @@
 
 mod capture;
 mod contract;
+mod delivery;
 mod hubspot;
 mod import;
 mod limits;

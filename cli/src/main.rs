@@ -4,6 +4,7 @@ mod capture;
 mod demo;
 mod doors;
 mod explain;
+mod init;
 mod text;
 
 use std::{
@@ -30,9 +31,8 @@ const SAVED: u8 = 3;
 const DRIFT: u8 = 4;
 
 /// Commands that are planned, and what serves in the meantime.
-const NOT_YET: [(&str, &str); 13] = [
+const NOT_YET: [(&str, &str); 12] = [
     ("serve", "`hubferry demo --keep` leaves a local cloud up"),
-    ("init", "examples/hubferry.yaml shows every setting"),
     ("check", "a run checks configuration and mapping before its first write"),
     ("plan", "try the file against `hubferry demo --keep` first"),
     ("apply", "upload the file to the bucket"),
@@ -103,6 +103,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a hubferry.yaml that does what a pipeline configuration of Conduit does.
+    ///
+    /// HubSpot sources become captures, HubSpot destinations become imports of OpenCDC records. What could not be
+    /// carried over is said on standard error. Tokens are not copied.
+    #[command(
+        after_help = "Examples:\n  hubferry init --from-conduit pipelines.yaml --bucket my-data --out hubferry.yaml\n  \
+                            hubferry init --from-conduit pipelines.yaml    to look at it first"
+    )]
+    Init(init::Options),
     /// Print the JSON Schema of hubferry.yaml, for editors.
     #[command(after_help = "Example:\n  hubferry schema > hubferry.schema.json\n  and in hubferry.yaml:  \
                             # yaml-language-server: $schema=hubferry.schema.json")]
@@ -152,6 +161,7 @@ fn run(command: Command) -> Result<u8> {
             return capture::run(&options);
         }
         Command::Explain { code, json } => explain::run(code.as_deref(), json, &mut out)?,
+        Command::Init(options) => init::run(&options, &mut out)?,
         Command::Schema { .. } => writeln!(out, "{}", hubferry::config::load::SCHEMA.trim_end())?,
         Command::Completions { shell } => {
             let mut script = Vec::new();

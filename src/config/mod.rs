@@ -206,7 +206,7 @@ pub struct Import {
     /// Which of the row's records to associate.
     #[serde(default)]
     pub associate: Vec<AssociateRule>,
-    /// Conduit resource of OpenCDC files, for example `crm.deals`. Such imports are refused by this version.
+    /// What OpenCDC records are delivered to: a Conduit resource, for example `crm.deals`, or any HubSpot object type.
     #[serde(default)]
     pub resource: Option<String>,
     /// What to do with each row.
@@ -218,7 +218,8 @@ pub struct Import {
     /// Do not send rows that equal what the last run of this import delivered.
     #[serde(default)]
     pub skip_unchanged: bool,
-    /// Create custom properties that are missing, and a unique one of hubferry's own where a key needs it.
+    /// Create custom properties that are missing, and a unique one of hubferry's own where a key needs it. With `format: opencdc` it says that
+    /// the ids in the records are those of another account: the property holds them, and records are found by it.
     #[serde(default)]
     pub create_properties: bool,
     /// Stop when more than this share of the rows (or this many) is rejected; a share is judged from the 1,000th row on.
@@ -245,7 +246,7 @@ pub enum Format {
     Csv,
     /// One flat JSON object a line.
     Jsonl,
-    /// OpenCDC records, one a line; each carries its operation. Refused by this version when a file comes.
+    /// OpenCDC records, one a line; each carries its operation.
     Opencdc,
 }
 

@@ -365,6 +365,13 @@ impl Rules<'_> {
 
     fn mode(&mut self, import: &Import, place: &Place) {
         let mode = place.key("mode");
+        if import.resource.is_some() {
+            for (key, said) in [("skip_unchanged", import.skip_unchanged), ("before_images", import.before_images)] {
+                if said {
+                    self.problem(&place.key(key), "has no meaning here: opencdc records say what has changed");
+                }
+            }
+        }
         if import.resource.is_some() && import.mode != Mode::Upsert {
             self.problem(&mode, "has no meaning here: opencdc records carry their operation");
         } else if !import.records.is_empty() && matches!(import.mode, Mode::Archive | Mode::Mirror) {

@@ -24,7 +24,7 @@ pub struct JsonRecord {
     pub end: u64,
     /// Name and cell, in the order of the line, each name once. Empty with a fault.
     pub fields: Vec<(String, String)>,
-    /// The line as it stands, where it has a fault, for the reject file. Empty where it is too large.
+    /// The line as it stands, where it has a fault, for the reject file, or of a reader of [`JsonLines::unread`] lines. Empty where it is too large.
     pub raw: String,
     /// Why the line cannot be delivered.
     pub fault: Option<Reason>,
@@ -50,6 +50,8 @@ pub struct JsonLines {
     ended: bool,
     /// Start of a line that is too large and being skipped.
     skip: Option<u64>,
+    /// Lines are given as they stand.
+    unread: bool,
 }
 
 impl JsonLines {
@@ -63,7 +65,13 @@ impl JsonLines {
             searched: 0,
             ended: false,
             skip: None,
+            unread: false,
         }
+    }
+
+    /// As [`Self::new`], for lines that somebody else reads: each is given as it stands in `raw`, whatever it holds.
+    pub fn unread(start: Start) -> Self {
+        Self { unread: true, ..Self::new(start) }
     }
 
     /// Takes the next bytes of the file. Call [`Self::next`] until it says `None` before feeding more.
@@ -122,6 +130,12 @@ impl JsonLines {
                 continue;
             }
             let read = match std::str::from_utf8(text) {
+                Ok(text) if self.unread => {
+                    let raw = text.trim_end_matches('\r').to_owned();
+                    let (line, start) = (self.line, self.offset);
+                    self.consume(next, found.is_some());
+                    return Some(JsonRecord { line, start, end: self.offset, fields: Vec::new(), raw, fault: None });
+                }
                 Ok(text) => read_object(text).map_err(|why| (codes::INVALID_JSON, why)),
                 Err(_) => Err((codes::INVALID_ENCODING, "the line holds bytes that are not UTF-8".to_owned())),
             };

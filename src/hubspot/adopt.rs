@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     account::{Account, Call},
     batch::{Write, WriteKind},
-    model::PropertyDefinition,
+    model::{ObjectSchema, PropertyDefinition},
     properties::{NewProperty, SchemaParts},
     read::Found,
     verdict::Verdict,
@@ -154,7 +154,8 @@ fn choose(candidates: &[&Found], key_property: &str, key: &str) -> Choice {
 impl Account {
     /// The name of the property that stands for `key`, once it is there and fit for it.
     ///
-    /// With `create` it is made where it is missing, in the group of the key's own property. Errors: `KEY_NOT_UNIQUE` if it is
+    /// With `create` it is made where it is missing, in the group of the key's own property (of a property that HubSpot keeps itself: in one
+    /// that people use). Errors: `KEY_NOT_UNIQUE` if it is
     /// missing and may not be made, if another property of its name is in the way, or if the object has no room for one more unique property.
     pub async fn ensure_key_property(
         &self,
@@ -194,7 +195,7 @@ impl Account {
             label: format!("hubferry key: {key}"),
             kind: "string".to_owned(),
             field_type: "text".to_owned(),
-            group_name: own.group_name.clone(),
+            group_name: group_of(own, &schema).to_owned(),
             has_unique_value: true,
             options: Vec::new(),
         };
@@ -220,15 +221,34 @@ impl Account {
         keys: &[String],
         deadline: Deadline,
     ) -> Result<Vec<Adoption>> {
-        let folded: Vec<String> = keys.iter().map(|value| normalize_key(object, key, value)).collect();
-        let mut open: BTreeSet<String> = folded.iter().filter(|key| !key.is_empty()).cloned().collect();
+        let folded = keys.iter().map(|value| normalize_key(object, key, value));
+        let pairs: Vec<(String, String)> = folded.map(|value| (value.clone(), value)).collect();
+        self.adopt_as(object, key, false, key_property, &pairs, deadline).await
+    }
+
+    /// As [`Account::adopt`], where `key_property` holds something else than the key: each pair is what it is to hold (not blank) and the
+    /// value of `key` by which a record that was there before is found (blank: it is new). `unique` says that HubSpot holds `key` unique:
+    /// then no search is needed.
+    pub async fn adopt_as(
+        &self,
+        object: &ObjectType,
+        key: &str,
+        unique: bool,
+        key_property: &str,
+        pairs: &[(String, String)],
+        deadline: Deadline,
+    ) -> Result<Vec<Adoption>> {
+        let folded: Vec<String> = pairs.iter().map(|(own, _)| fold_key(own)).collect();
+        let values = pairs.iter().map(|(_, value)| normalize_key(object, key, value));
+        let mut open: BTreeMap<String, String> = folded.iter().cloned().zip(values).collect();
+        open.remove("");
         let mut known: BTreeMap<String, Adoption> = BTreeMap::new();
         let names: Vec<PropertyName> = vec![key_property.into(), key.into()];
         for _ in 0..ADOPTION_ROUNDS_MAX {
             if open.is_empty() {
                 break;
             }
-            let asked: Vec<String> = open.iter().cloned().collect();
+            let asked: Vec<String> = open.keys().cloned().collect();
             let carriers = self.read(object, Some(key_property), &asked, &names, None, deadline).await?;
             for (value, carrier) in asked.into_iter().zip(carriers) {
                 if let Some(found) = carrier {
@@ -236,16 +256,24 @@ impl Account {
                     known.insert(value, Adoption::Known { id: found.id });
                 }
             }
-            let candidates = self.candidates(object, key, &open, &names, deadline).await?;
+            let values: BTreeSet<String> = open.values().filter(|value| !value.is_empty()).cloned().collect();
+            let candidates = self.candidates(object, key, unique, &values, &names, deadline).await?;
             let mut inputs = Vec::new();
-            for value in std::mem::take(&mut open) {
-                let found: Vec<&Found> = candidates.get(&value).into_iter().flatten().collect();
-                match choose(&found, key_property, &value) {
+            let mut marked = BTreeSet::new();
+            let mut asked = std::mem::take(&mut open);
+            for (own, value) in &asked {
+                let found: Vec<&Found> = candidates.get(value).into_iter().flatten().collect();
+                match choose(&found, key_property, own) {
                     Choice::Decided(adoption) => {
-                        known.insert(value, adoption);
+                        known.insert(own.clone(), adoption);
                     }
-                    Choice::Mark(id) => {
-                        inputs.push(Input { key: id, properties: vec![(PropertyName::from(key_property), value)] });
+                    Choice::Mark(id) if marked.insert(id.clone()) => {
+                        inputs
+                            .push(Input { key: id, properties: vec![(PropertyName::from(key_property), own.clone())] });
+                    }
+                    // Two claim one record: the next round finds it taken.
+                    Choice::Mark(_) => {
+                        open.insert(own.clone(), value.clone());
                     }
                 }
             }
@@ -253,17 +281,18 @@ impl Account {
             let write = Write { kind: WriteKind::Update, object, id_property: None };
             self.write(write, &inputs, &mut verdicts, None, deadline).await?;
             for (input, verdict) in inputs.into_iter().zip(verdicts) {
-                let Some((_, value)) = input.properties.into_iter().next() else { continue };
+                let Some((_, own)) = input.properties.into_iter().next() else { continue };
                 match verdict {
                     Some(Verdict::Written { .. }) => {
-                        known.insert(value, Adoption::Adopted { id: input.key });
+                        known.insert(own, Adoption::Adopted { id: input.key });
                     }
                     // Another run was first, the record is gone, or it is not known: look again.
                     Some(Verdict::Refused(reason)) if !crossed(&reason) => {
-                        known.insert(value, Adoption::Refused(reason));
+                        known.insert(own, Adoption::Refused(reason));
                     }
                     _ => {
-                        open.insert(value);
+                        let value = asked.remove(&own).unwrap_or_default();
+                        open.insert(own, value);
                     }
                 }
             }
@@ -278,15 +307,23 @@ impl Account {
         Ok(folded.iter().map(|value| known.get(value).cloned().unwrap_or(Adoption::New)).collect())
     }
 
-    /// The records that have each value now: found by search, then read by id, for what the index shows may be over.
+    /// The records that have each value now: found by search, then read by id, for what the index shows may be over. By a `unique` key they
+    /// are read at once.
     async fn candidates(
         &self,
         object: &ObjectType,
         key: &str,
+        unique: bool,
         values: &BTreeSet<String>,
         names: &[PropertyName],
         deadline: Deadline,
     ) -> Result<BTreeMap<String, Vec<Found>>> {
+        if unique {
+            let asked: Vec<String> = values.iter().cloned().collect();
+            let found = self.read(object, Some(key), &asked, names, None, deadline).await?;
+            let pairs = asked.into_iter().zip(found);
+            return Ok(pairs.map(|(value, found)| (value, found.into_iter().collect())).collect());
+        }
         let domain = object.is_companies() && key == "domain";
         // HubSpot keeps bare domains, but what an app wrote with `www.` is the same company.
         let spellings = |value: &String| {
@@ -316,6 +353,16 @@ fn crossed(reason: &Reason) -> bool {
         .iter()
         .any(|code| *reason.code == *code.as_str())
         || reason.reason.contains("already has that value")
+}
+
+/// The group for a property that stands for this one. What HubSpot keeps itself can be in groups that take no others.
+fn group_of<'a>(own: &'a PropertyDefinition, schema: &'a ObjectSchema) -> &'a str {
+    let writable = |property: &&PropertyDefinition| !property.read_only() && !property.group_name.is_empty();
+    let of_people =
+        |property: &&PropertyDefinition| !property.name.starts_with("hs_") && !property.name.starts_with("hubspot_");
+    let people = || schema.properties.values().filter(writable).find(of_people);
+    let found = if own.read_only() { people().or_else(|| schema.properties.values().find(writable)) } else { None };
+    &found.unwrap_or(own).group_name
 }
 
 fn fit(object: &ObjectType, definition: &PropertyDefinition) -> Result<()> {

@@ -16,7 +16,7 @@ use super::{
     records::{RawRecord, moment},
     resources::{CmsResource, Write},
 };
-use crate::{Error, ErrorKind, Result, clock::Deadline, codes};
+use crate::{Error, ErrorKind, Result, clock::Deadline, codes, http::rate_limit::Permit};
 
 /// HubSpot's largest page of content.
 pub const CMS_PAGE: usize = 100;
@@ -151,13 +151,14 @@ impl Account {
     /// Writes one thing. `id` is empty for a new one, and `object` for a delete.
     ///
     /// Only [`Write::Create`] is not repeated after its answer was lost: `Unknown` then, and the caller looks whether it is there. HubDB
-    /// tables are changed as drafts: see [`Account::publish_cms`].
+    /// tables are changed as drafts: see [`Account::publish_cms`]. `permit` is the call's turn where it was waited for already.
     pub async fn write_cms(
         &self,
         resource: &CmsResource,
         write: Write,
         id: &str,
         object: &Map<String, Value>,
+        permit: Option<Permit>,
         deadline: Deadline,
     ) -> Result<CmsWritten> {
         let (method, path) = resource.write(write, id);
@@ -171,21 +172,27 @@ impl Account {
         let mut call = Call::post(path, Bytes::from(body));
         call.method = method;
         call.repeatable = write != Write::Create;
-        self.written(resource, call, deadline).await
+        self.written(resource, call, permit, deadline).await
     }
 
     /// Makes the draft of a thing the thing itself, where the resource has drafts; else nothing is called.
     pub async fn publish_cms(&self, resource: &CmsResource, id: &str, deadline: Deadline) -> Result<CmsWritten> {
         match resource.publish(id) {
-            Some(path) => self.written(resource, Call::post(path, Bytes::new()), deadline).await,
+            Some(path) => self.written(resource, Call::post(path, Bytes::new()), None, deadline).await,
             None => Ok(CmsWritten::Done(None)),
         }
     }
 
-    async fn written(&self, resource: &CmsResource, call: Call, deadline: Deadline) -> Result<CmsWritten> {
+    async fn written(
+        &self,
+        resource: &CmsResource,
+        call: Call,
+        permit: Option<Permit>,
+        deadline: Deadline,
+    ) -> Result<CmsWritten> {
         // Nothing at all (204) is an answer; something that is no JSON is not.
         let readable = |body: &Bytes| body.is_empty() || serde_json::from_slice::<Value>(body).is_ok();
-        let answer = self.ask_until(call, None, deadline, |answer| readable(&answer.body)).await?;
+        let answer = self.ask_until(call, permit, deadline, |answer| readable(&answer.body)).await?;
         if !answer.status.is_success() {
             return Ok(CmsWritten::Refused(answer.status, Refusal::of_body(&answer.body)));
         }

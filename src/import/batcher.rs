@@ -29,6 +29,11 @@ impl Pending {
         Self { folded, input, rows: vec![(row, None)], alone: false }
     }
 
+    /// The key, as equal ones have it in common.
+    pub(super) fn folded(&self) -> &Rc<str> {
+        &self.folded
+    }
+
     /// Whether applying `later` on top in one write is the same as writing one after the other.
     fn can_merge(&self, later: &Input) -> bool {
         // A leading `;` appends to a list of options: two appends are not one.
@@ -78,6 +83,8 @@ pub struct Batcher {
     waiting_len: usize,
     /// Properties that are written only where there is no value: of rows that are merged, the first one's counts.
     first_wins: Vec<PropertyName>,
+    /// Inputs of one call.
+    inputs_max: usize,
 }
 
 /// Where places begin: there is room for as many in front of it as there will ever be.
@@ -99,7 +106,18 @@ impl Batcher {
             waiting: HashMap::new(),
             waiting_len: 0,
             first_wins,
+            inputs_max: BATCH_INPUTS_MAX,
         }
+    }
+
+    /// The same for what is written one at a time.
+    pub(super) fn one_by_one() -> Self {
+        Self { inputs_max: 1, ..Self::default() }
+    }
+
+    /// Whether a call would be full.
+    pub(super) fn has_full_batch(&self) -> bool {
+        self.ready() >= self.inputs_max
     }
 
     /// Adds what a row says about a record.
@@ -161,9 +179,9 @@ impl Batcher {
 
     /// The next batch, in order; its keys are in flight until [`Self::landed`] or [`Self::refused`].
     pub fn take(&mut self) -> Vec<Pending> {
-        let mut batch = Vec::with_capacity(BATCH_INPUTS_MAX.min(self.ready.len()));
+        let mut batch = Vec::with_capacity(self.inputs_max.min(self.ready.len()));
         let mut bytes = 0;
-        while batch.len() < BATCH_INPUTS_MAX {
+        while batch.len() < self.inputs_max {
             let Some(next) = self.ready.front() else { break };
             bytes += next.input.bytes();
             if bytes > BATCH_BYTES_MAX && !batch.is_empty() {
@@ -182,6 +200,11 @@ impl Batcher {
     /// The input has its final verdict: what waits for its key may go.
     pub fn landed(&mut self, pending: &Pending) {
         self.release(&pending.folded);
+    }
+
+    /// The input, which is in flight, is to be sent again, before everything else.
+    pub(super) fn again(&mut self, pending: Pending) {
+        self.push_ready_first(pending);
     }
 
     /// The input was refused. If it stands for several rows, they are sent again one by one, in order, and `None` is

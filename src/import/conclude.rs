@@ -14,7 +14,7 @@ use super::{
 use crate::{
     app::{App, Env},
     codes,
-    config::Mode,
+    config::{Format, Mode},
     error::{Error, ErrorKind, Result},
     hubspot::account::Account,
     objects::Location,
@@ -49,6 +49,7 @@ pub(crate) fn blank_report(
         rejected_by_code: Default::default(),
         rejects: None,
         ignored_columns: Vec::new(),
+        dropped_properties: Default::default(),
         calls: Default::default(),
         limit_use_percent: None,
         position: FilePosition::default().into(),
@@ -178,7 +179,9 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     report.rejects = (outcome.is_final() && any_rejects && !rejects_lost).then(|| rejects_at.to_string());
     report.ignored_columns.clone_from(&job.ignored_columns);
     report.calls = progress.calls;
-    report.archived = (job.import.mode == Mode::Mirror).then_some(progress.archived);
+    let counts_archived = job.import.mode == Mode::Mirror || job.import.format == Format::Opencdc;
+    report.archived = counts_archived.then_some(progress.archived);
+    report.dropped_properties.clone_from(&progress.dropped_properties);
     report.notes.clone_from(&progress.notes);
     report.limit_use_percent = progress.limit_use_percent();
     report.position = progress.position.into();

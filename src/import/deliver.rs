@@ -296,7 +296,7 @@ impl Delivery {
             body.extend_from_slice(line.to_string().as_bytes());
             body.push(b'\n');
         }
-        let at = Location::new(&folder.bucket, format!("{}{number}.jsonl", folder.key));
+        let at = Location::new(&folder.bucket, format!("{}before-{number}.jsonl", folder.key));
         self.objects.put(&at, Bytes::from(body), "application/x-ndjson").await
     }
 }

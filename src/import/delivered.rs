@@ -12,7 +12,7 @@ use crate::{
     csv::Cells,
     error::{ErrorKind, Result},
     objects::Location,
-    record::Input,
+    record::{Input, PropertyName},
     report::RowOutcome,
 };
 
@@ -34,6 +34,10 @@ pub(super) struct Marks {
     pub(super) marks: Vec<Mark>,
     /// The row was left out.
     pub(super) skipped: bool,
+    /// Properties of the record that were not delivered because HubSpot keeps them itself.
+    pub(super) dropped: Vec<PropertyName>,
+    /// The row archives its record.
+    pub(super) archives: bool,
 }
 
 /// Whether the import keeps an index.
@@ -165,7 +169,7 @@ impl DeliveredIndex {
                 }
             }
         }
-        Marks { marks, skipped }
+        Marks { marks, skipped, ..Marks::default() }
     }
 
     /// What is known of a row that could not be mapped: its key, if that can be told.
@@ -174,7 +178,7 @@ impl DeliveredIndex {
             return Marks::default();
         }
         let key = lane.mapping.key_of(cells).map(|key| self.hasher.key(0, &fold(&lane.delivery, &key)));
-        Marks { marks: key.map(Mark::of_key).into_iter().collect(), skipped: false }
+        Marks { marks: key.map(Mark::of_key).into_iter().collect(), ..Marks::default() }
     }
 
     /// Logs what became of a row, in file order.

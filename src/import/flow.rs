@@ -10,7 +10,7 @@ use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, select_biased, 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    batcher::{BATCH_INPUTS_MAX, Pending},
+    batcher::{Batcher, Pending},
     conclude::is_passing,
     deliver::Delivered,
     delivered::{DeliveredIndex, Marks, keeps_index},
@@ -186,6 +186,7 @@ impl Flow<'_> {
             while let Some(settled) = self.ledger.pop() {
                 self.account_for(settled);
             }
+            self.loaded.unpark(self.ledger.first());
             if self.end.is_none() && self.too_many_rejects() {
                 self.end = Some(End::Aborted);
             }
@@ -309,9 +310,7 @@ impl Flow<'_> {
     }
 
     fn is_complete(&self) -> bool {
-        self.loaded.exhausted()
-            && self.ledger.is_empty()
-            && self.loaded.lanes.iter().all(|lane| lane.batcher.is_empty())
+        self.loaded.exhausted() && self.ledger.is_empty() && self.loaded.batchers().all(Batcher::is_empty)
     }
 
     /// Reads as far ahead as two batches, so that a batch is full when its turn comes.
@@ -321,7 +320,7 @@ impl Flow<'_> {
         }
         let mut bytes = Vec::new();
         for _ in 0..ROWS_PER_TURN {
-            if self.is_full() || !self.loaded.lanes.iter().any(|lane| lane.batcher.ready() < 2 * BATCH_INPUTS_MAX) {
+            if self.is_full() || !self.loaded.wants_rows() {
                 return Reading::Enough;
             }
             if let Some(row) = self.loaded.next() {
@@ -356,6 +355,9 @@ impl Flow<'_> {
     fn take(&mut self, row: Row) {
         self.taken += 1;
         let end = FilePosition { byte: row.after.byte, line: row.after.line - 1 };
+        if self.loaded.records.is_some() {
+            return self.take_record(row, end);
+        }
         let lanes = self.loaded.lanes.len();
         let reject = |ledger: &mut Ledger, cells, marks, reason| {
             let id = ledger.open(row.line, end, cells, 1, lanes);
@@ -419,10 +421,10 @@ impl Flow<'_> {
         let rest = self.loaded.exhausted() || window_full || (is_full && self.in_flight.is_empty());
         let late = is_full || self.unsaved.len() >= self.in_flight.len() + UNSAVED_BATCHES_MAX / 2;
         let holds_up = |front: u64| late && front < self.ledger.first() + ROWS_HELD_UP;
-        let lanes = self.loaded.lanes.iter().enumerate();
-        lanes
-            .filter_map(|(index, lane)| Some((index, lane.batcher.ready(), lane.batcher.front_row()?)))
-            .filter(|(_, ready, front)| *ready >= BATCH_INPUTS_MAX || rest || holds_up(*front))
+        let batchers = self.loaded.batchers().enumerate();
+        batchers
+            .filter_map(|(index, batcher)| Some((index, batcher.has_full_batch(), batcher.front_row()?)))
+            .filter(|(_, is_full, front)| *is_full || rest || holds_up(*front))
             .min_by_key(|(_, _, front)| *front)
             .map(|(index, ..)| index)
     }
@@ -452,20 +454,19 @@ impl Flow<'_> {
     /// Sends the next batch; what goes into it is decided only now that it is its turn.
     fn send(&mut self, index: usize, permit: Permit) {
         let deadline = self.calls_until();
+        let Some((batcher, sender)) = self.loaded.sender(index) else { return };
+        let mut batch = batcher.take();
         let elapsed = self.job.env.clock.elapsed();
         self.first_permit.get_or_insert(elapsed);
         self.last_permit = elapsed;
         self.permits += 1;
-        let lane = &mut self.loaded.lanes[index];
-        let mut batch = lane.batcher.take();
         let last_row = batch.iter().flat_map(|pending| &pending.rows).map(|(row, _)| row.number()).max().unwrap_or(0);
         self.unsaved.push(last_row);
-        let delivery = lane.delivery.clone();
-        let number = format!("before-{:06}-{:08}", self.job.lease.fence, self.permits);
+        let number = format!("{:06}-{:08}", self.job.lease.fence, self.permits);
         self.in_flight.push(Box::pin(async move {
             // Lent, not copied: nobody else looks at them while they are on their way.
             let inputs: Vec<Input> = batch.iter_mut().map(|pending| std::mem::take(&mut pending.input)).collect();
-            let verdicts = delivery.deliver(&number, &inputs, permit, deadline).await;
+            let verdicts = sender.deliver(&number, &inputs, permit, deadline).await;
             for (pending, input) in batch.iter_mut().zip(inputs) {
                 pending.input = input;
             }
@@ -496,15 +497,21 @@ impl Flow<'_> {
     fn settle_batch(&mut self, index: usize, batch: Vec<Pending>, verdicts: Vec<Delivered>) {
         let mut settled = Vec::new();
         let associates = !self.loaded.links.is_empty();
-        let lane = &mut self.loaded.lanes[index];
+        // A record of a stream is a row of its own, whichever lane it takes.
+        let lane = if self.loaded.records.is_some() { 0 } else { index };
         for (pending, verdict) in batch.into_iter().zip(verdicts) {
             let (first, id, reason) = match verdict {
                 Delivered::Written { id, created: true } => (RowOutcome::Created, Some(id), None),
                 Delivered::Written { id, created: false } => (RowOutcome::Updated, Some(id), None),
                 Delivered::Unchanged { id } => (RowOutcome::Unchanged, Some(id), None),
                 Delivered::Refused(reason) => {
-                    if let Some(row) = lane.batcher.refused(pending) {
-                        self.ledger.settle_record(row, index, RowOutcome::Rejected, Some(reason), None);
+                    let Some(pending) = self.loaded.park(index, pending, &reason, self.ledger.first()) else {
+                        continue;
+                    };
+                    let folded = pending.folded().clone();
+                    if let Some(row) = self.loaded.batcher_mut(index).and_then(|batcher| batcher.refused(pending)) {
+                        self.ledger.settle_record(row, lane, RowOutcome::Rejected, Some(reason), None);
+                        self.loaded.settled(&folded, 1);
                         if associates {
                             settled.push(row);
                         }
@@ -519,14 +526,17 @@ impl Flow<'_> {
                     (RowOutcome::Deferred, None, Some(reason))
                 }
             };
-            lane.batcher.landed(&pending);
+            if let Some(batcher) = self.loaded.batcher_mut(index) {
+                batcher.landed(&pending);
+            }
             for (number, (row, _)) in pending.rows.iter().enumerate() {
                 let outcome = if number == 0 || first == RowOutcome::Deferred { first } else { RowOutcome::Merged };
-                self.ledger.settle_record(*row, index, outcome, reason.clone(), id.as_deref());
+                self.ledger.settle_record(*row, lane, outcome, reason.clone(), id.as_deref());
                 if associates {
                     settled.push(*row);
                 }
             }
+            self.loaded.settled(pending.folded(), pending.rows.len());
         }
         for row in settled {
             self.associate(row, index);
@@ -546,6 +556,7 @@ impl Flow<'_> {
         if let Some(delivered) = &mut self.job.delivered {
             delivered.remember(&settled.marks, settled.outcome);
         }
+        progress.add_marks(&settled.marks, settled.outcome);
         if let Some(reason) = settled.reason {
             if settled.outcome == RowOutcome::Rejected {
                 *progress.rejected_by_code.entry(reason.code.to_string()).or_default() += 1;

@@ -17,6 +17,7 @@ use super::{
     log::Log,
     mirror::Mirrored,
     progress::{File, Progress},
+    records::Records,
     rows::{Columns, REJECT_MEMBERS, Raw, Reader, Row},
     source::{Source, Step},
 };
@@ -97,6 +98,8 @@ pub(super) struct Loaded {
     /// Rows that were read to look at them.
     pub(super) read_ahead: VecDeque<Row>,
     pub(super) lanes: Vec<Lane>,
+    /// In place of lanes, where the file is a stream of change records.
+    pub(super) records: Option<Records>,
     pub(super) links: Vec<Link>,
     pub(super) columns: Columns,
     /// The reader has been fed everything.
@@ -163,6 +166,9 @@ impl Job {
             return if error.kind() == ErrorKind::Fenced { Err(error) } else { Ok(End::Failed(error)) };
         }
         let end = flow::run(self, &mut source, &mut loaded).await?;
+        if matches!(end, End::Complete) {
+            self.forget_creates(&loaded).await;
+        }
         match (&end, loaded.lanes.first()) {
             (End::Complete, Some(lane)) if self.import.mode == Mode::Mirror => {
                 match held(&runs, &lease, &*clock, deadline, self.mirror(lane)).await {
@@ -188,6 +194,9 @@ impl Job {
     /// Reads the start of the file (or nothing of it, where the run continues) and checks the mapping against the account.
     /// `None` if there is nothing in the file.
     async fn load(&mut self, source: &mut Source) -> Result<Option<Loaded>> {
+        if self.import.format == Format::Opencdc {
+            return self.load_records(source).await;
+        }
         if let Some(file) = self.progress.file.clone() {
             let start = Start { byte: self.progress.position.byte, line: self.progress.position.line + 1 };
             let (mut reader, columns) = match &file.dialect {
@@ -200,6 +209,7 @@ impl Job {
                 reader,
                 read_ahead: VecDeque::new(),
                 lanes,
+                records: None,
                 links: self.links().await?,
                 columns,
                 ended: false,
@@ -259,6 +269,7 @@ impl Job {
             reader: loading.reader,
             read_ahead,
             lanes,
+            records: None,
             links: self.links().await?,
             columns,
             ended: loading.whole,

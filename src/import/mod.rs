@@ -18,6 +18,7 @@ pub mod log;
 mod mirror;
 mod pairs;
 pub mod progress;
+mod records;
 mod rows;
 mod source;
 
@@ -37,7 +38,7 @@ use crate::{
     app::{Answer, App},
     clock::{Deadline, run_id},
     codes,
-    config::{Format, Import},
+    config::Import,
     error::{Error, ErrorKind, Result},
     event::{SourceObject, normalised},
     objects::{Location, ObjectVersion},
@@ -76,12 +77,6 @@ pub async fn on_object(app: &App, source: &SourceObject, deadline: Deadline, own
         return Ok(Answer::Nothing(message));
     };
     let import = Rc::new(import.clone());
-    if import.format == Format::Opencdc {
-        return Err(Error::invalid(
-            codes::JOB_UNAVAILABLE,
-            format!("import `{}` has format opencdc, which is not built yet", import.name),
-        ));
-    }
     let location = Location::new(&source.bucket, &source.key);
     let sequencer = source.sequencer.as_deref().map(normalised);
 

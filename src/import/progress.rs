@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::log::LogState;
+use super::{delivered::Marks, log::LogState};
 use crate::{
     config::Compression,
     csv::dialect::Dialect,
     mapping::Detected,
-    report::{Calls, Counts, FilePosition},
+    report::{Calls, Counts, FilePosition, RowOutcome},
 };
 
 /// Everything a continued run must know, and everything its report counts. Covers exactly the rows before `position`.
@@ -30,7 +30,10 @@ pub struct Progress {
     pub rejects: LogState,
     /// What the delivered index is made from.
     pub index: LogState,
-    /// Mode `mirror`: records archived because the file lacks them, and how far the list of all records was read for it.
+    /// Change records: properties that were not delivered because HubSpot keeps them itself, and of how many rows.
+    pub dropped_properties: BTreeMap<String, u64>,
+    /// Records that were archived: by mode `mirror` because the file lacks them, or by change records. And how far `mirror` has read the list
+    /// of all records.
     pub archived: u64,
     /// See `archived`.
     pub mirror_after: Option<String>,
@@ -54,7 +57,31 @@ pub struct Progress {
     pub object_requests: u64,
 }
 
+/// Names of dropped properties that are counted one by one: a run's state has to fit into DynamoDB's 400 KB.
+const DROPPED_NAMES_MAX: usize = 500;
+
+/// What counts those beyond them.
+const DROPPED_OTHERS: &str = "…";
+
 impl Progress {
+    /// Counts what is known of a row besides its outcome.
+    pub(super) fn add_marks(&mut self, marks: &Marks, outcome: RowOutcome) {
+        if matches!(outcome, RowOutcome::Rejected | RowOutcome::Deferred) {
+            return;
+        }
+        for name in &marks.dropped {
+            if let Some(rows) = self.dropped_properties.get_mut(&**name) {
+                *rows += 1;
+            } else {
+                let full = self.dropped_properties.len() >= DROPPED_NAMES_MAX;
+                let name = if full { DROPPED_OTHERS } else { name };
+                *self.dropped_properties.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+        // What was gone already is unchanged.
+        self.archived += u64::from(marks.archives && outcome == RowOutcome::Updated);
+    }
+
     /// Share of the burst limit that was used; none if nothing was sent.
     pub fn limit_use_percent(&self) -> Option<f64> {
         (self.calls_possible > 0.0)

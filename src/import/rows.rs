@@ -48,6 +48,11 @@ impl Reader {
         Self::Json(JsonLines::new(start))
     }
 
+    /// Lines as they stand.
+    pub(super) fn lines(start: Start) -> Self {
+        Self::Json(JsonLines::unread(start))
+    }
+
     pub(super) fn expect_columns(&mut self, columns: usize) {
         if let Self::Csv(reader) = self {
             reader.expect_columns(columns);

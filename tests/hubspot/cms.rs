@@ -86,7 +86,7 @@ async fn what_is_safe_to_repeat_is_repeated_and_a_new_one_is_not() {
     });
     let tables = content("cms.hubdb.tables");
     let object = members(json!({"label": "Cars"}));
-    let write = async |write, id| account.write_cms(&tables, write, id, &object, Deadline::NONE).await;
+    let write = async |write, id| account.write_cms(&tables, write, id, &object, None, Deadline::NONE).await;
     let CmsWritten::Done(Some(record)) = write(Write::Update, "7").await.unwrap() else { panic!() };
     assert!(record.id == "7" && record.updated_at.is_some());
     assert_eq!(write(Write::Delete, "7").await.unwrap(), CmsWritten::Done(None));
@@ -109,7 +109,7 @@ async fn a_refused_write_is_told_and_what_is_not_there_is_none() {
     });
     let pages = content("cms.pages.landing");
     let object = members(json!({"name": "p"}));
-    let written = account.write_cms(&pages, Write::Create, "", &object, Deadline::NONE).await.unwrap();
+    let written = account.write_cms(&pages, Write::Create, "", &object, None, Deadline::NONE).await.unwrap();
     let CmsWritten::Refused(status, refusal) = written else { panic!("{written:?}") };
     assert_eq!((status.as_u16(), refusal.category.as_str()), (409, "CONFLICT"));
     assert_eq!(account.read_cms(&pages, "7", false, Deadline::NONE).await.unwrap(), None);

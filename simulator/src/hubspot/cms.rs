@@ -310,6 +310,10 @@ impl Portal {
                 self.content_write(at, id, members, call.now);
                 self.content_one(200, at, kind, id)
             }
+            ("POST", [one, "draft", "publish"], "hubdb/tables") => {
+                // What is written to a draft is seen at once here: publishing only has to be possible.
+                self.content_one(200, at, kind, id(one)?)
+            }
             ("DELETE", [one], _) => {
                 self.content_delete(at, id(one)?, call.now)?;
                 Ok(Answer::empty(204))

@@ -161,13 +161,18 @@ impl Portal {
             let mut kind =
                 Kind::new(&custom.object_type_id, &custom.name, &custom.name, "hs_createdate", "hs_lastmodifieddate");
             kind.fully_qualified = format!("p{}_{}", settings.portal_id, custom.name);
-            for definition in catalog::custom_properties().into_iter().chain(custom.properties.iter().cloned()) {
+            let group = format!("{}_information", custom.name);
+            for mut definition in catalog::custom_properties().into_iter().chain(custom.properties.iter().cloned()) {
+                // Its properties are in the one group that it has.
+                if definition.hubspot_defined || definition.group_name.is_empty() {
+                    definition.group_name.clone_from(&group);
+                }
                 kind.define(definition, 0, 0);
             }
             kind.required.clone_from(&custom.required);
             kind.display.clone_from(&custom.primary_display);
             kind.shown = ["hs_createdate", "hs_lastmodifieddate", "hs_object_id"].map(str::to_owned).to_vec();
-            kind.groups.push((format!("{}_information", custom.name), "Information".to_owned()));
+            kind.groups.push((group, "Information".to_owned()));
             kinds.push(kind);
         }
         let mut names = HashMap::new();
