@@ -5,6 +5,8 @@ mod demo;
 mod doors;
 mod explain;
 mod import;
+mod report;
+mod status;
 mod summary;
 mod text;
 mod turns;
@@ -34,7 +36,7 @@ const SAVED: u8 = 3;
 const DRIFT: u8 = 4;
 
 /// Commands that are planned, and what serves in the meantime.
-const NOT_YET: [(&str, &str); 11] = [
+const NOT_YET: [(&str, &str); 9] = [
     ("serve", "`hubferry demo --keep` leaves a local cloud up"),
     ("init", "examples/hubferry.yaml shows every setting"),
     ("check", "a run checks configuration and mapping before its first write"),
@@ -43,8 +45,6 @@ const NOT_YET: [(&str, &str); 11] = [
     ("undo", "correct the records with another import"),
     ("sync", "nothing"),
     ("review", "nothing"),
-    ("status", "the reports are under reports/ in the bucket"),
-    ("report", "the reports are under reports/ in the bucket"),
     ("pandium", "nothing"),
 ];
 
@@ -85,6 +85,18 @@ static RESUME_HELP: LazyLock<String> = LazyLock::new(|| {
     format!("{examples}\n\n{}", doors::HELP)
 });
 
+static STATUS_HELP: LazyLock<String> =
+    LazyLock::new(|| format!("Examples:\n  hubferry status\n  hubferry status --json\n\n{}", doors::HELP));
+
+static REPORT_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry report 01M81X8WAQPWTZFPPZ0WHP7FWS
+  hubferry report 01M81X8WAQPWTZFPPZ0WHP7FWS --out report.html
+  hubferry report s3://bucket/reports/import/contacts/01M81X8WAQPWTZFPPZ0WHP7FWS.json --out -
+  hubferry report 01M81X8WAQPWTZFPPZ0WHP7FWS --json";
+    format!("{examples}\n\n{}", doors::HELP)
+});
+
 /// Drop a CSV in S3 and find it in HubSpot.
 #[derive(Debug, Parser)]
 #[command(name = "hubferry", version, after_help = EXIT_CODES, max_term_width = 100)]
@@ -118,6 +130,12 @@ enum Command {
     /// A run that another process holds is left to it, as is one that has to wait for the account's limit, and one whose file is on another machine.
     #[command(after_help = RESUME_HELP.as_str())]
     Resume(import::ResumeOptions),
+    /// Show what each import and capture did last and where it stands, and which runs are open.
+    #[command(after_help = STATUS_HELP.as_str())]
+    Status(status::Options),
+    /// Write a run's report as one HTML page that needs nothing else.
+    #[command(after_help = REPORT_HELP.as_str())]
+    Report(report::Options),
     /// Capture HubSpot's records and their changes to S3, from here; or compare what was captured with HubSpot.
     ///
     /// Works on the capture's run until its end: the snapshot, where there was none, then one window of changes. It goes on where the last run
@@ -191,6 +209,14 @@ fn run(command: Command) -> Result<u8> {
         Command::Resume(options) => {
             drop(out);
             return import::resume(&options);
+        }
+        Command::Status(options) => {
+            drop(out);
+            return status::run(&options);
+        }
+        Command::Report(options) => {
+            drop(out);
+            return report::run(&options);
         }
         Command::Explain { code, json } => explain::run(code.as_deref(), json, &mut out)?,
         Command::Schema { .. } => writeln!(out, "{}", hubferry::config::load::SCHEMA.trim_end())?,

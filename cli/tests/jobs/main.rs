@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not seen as tests")]
 
 mod import;
+mod look;
 mod world;
