@@ -24,7 +24,7 @@ use crate::{
     http::{HttpService, client::ReqwestService},
     hubspot::account::{Account, AccountParts},
     import,
-    objects::{Objects, s3::S3},
+    objects::{Location, Objects, s3::S3},
     queue::{Queue, Sqs},
     report::{Outcome, Report},
     secrets::{Secrets, SecretsManager},
@@ -68,7 +68,7 @@ pub struct Env {
     pub memory_mb: Cell<u32>,
     /// Who watches.
     pub watcher: Option<Watcher>,
-    /// Set from outside: a capture saves what it has and yields, as before its deadline.
+    /// Set from outside: a job saves what it has and yields, as before its deadline.
     pub stop: Cell<bool>,
 }
 
@@ -247,10 +247,20 @@ impl App {
 
     /// Goes on with a run, whichever job's it is.
     async fn resume(&self, run: &Run, deadline: Deadline, owner: &str) -> Result<Answer> {
+        if !self.reaches(run) {
+            let message = format!("run {} imports a file of the machine on which it was begun", run.run_id);
+            return Err(Error::new(ErrorKind::NotFound, codes::SOURCE_GONE, message)
+                .with_hint("Give the command again there, beside the same settings."));
+        }
         match run.job.as_str() {
             "capture" => Box::pin(capture::resume(self, run, deadline, owner)).await,
             _ => Box::pin(import::resume(self, run, deadline, owner)).await,
         }
+    }
+
+    /// Whether a run's source can be read from here.
+    pub fn reaches(&self, run: &Run) -> bool {
+        self.env.objects.reaches(&Location::new(&run.source.bucket, &run.source.key))
     }
 
     fn deadline_allows_another(&self, deadline: Deadline) -> bool {
@@ -276,7 +286,7 @@ impl App {
                 continue;
             }
             let now = self.env.clock.now();
-            if run.lease_expires_at > now || run.not_before > now {
+            if run.lease_expires_at > now || run.not_before > now || !self.reaches(&run) {
                 continue;
             }
             match self.resume(&run, deadline, owner).await {

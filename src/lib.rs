@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | CRM over HTTP | [`http::HttpService`] | reqwest; a simulator in process |
 //! | time and chance | [`clock::Clock`], [`clock::Rng`] | the system; paused tokio time and a seed |
-//! | files | [`objects::Objects`] | S3; a folder; memory |
+//! | files | [`objects::Objects`] | S3; a folder; a machine's own files; memory |
 //! | state | [`state::Table`] | DynamoDB; a local file; memory |
 //!
 //! Two smaller ones, [`secrets::Secrets`] and [`queue::Queue`], complete the set; [`app`] is the only

@@ -179,10 +179,10 @@ pub struct FilePosition {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Position {
+    /// An import: `{"byte":…,"line":…}`. Tried first when one is read: a capture's lacks nothing that has no default.
+    File(FilePosition),
     /// A capture: `{"mode":…,"itemId":…,"initialTimestamp":…}`.
     Capture(CapturePosition),
-    /// An import: `{"byte":…,"line":…}`.
-    File(FilePosition),
 }
 
 impl Default for Position {
@@ -323,6 +323,17 @@ pub struct Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stored_position_is_read_back_as_what_it_was() {
+        for text in [
+            r#"{"byte":999,"line":43}"#,
+            r#"{"mode":"cdc","itemId":"256","initialTimestamp":"2026-11-22T09:00:00Z","timestamp":"2026-11-22T09:30:00Z"}"#,
+        ] {
+            let position: Position = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&position).unwrap(), text);
+        }
+    }
 
     #[test]
     fn counts_add_up_by_construction() {

@@ -16,8 +16,7 @@ use hubferry::{
     codes,
     config::{ConfigSource, Environment},
     http::client::ReqwestService,
-    objects::{Objects, folder::Folder, s3::S3},
-    queue::{Queue, Sqs},
+    objects::{Objects, folder::Folder, local::LocalFiles, s3::S3},
     secrets::{EnvironmentSecret, Secrets, SecretsManager},
     state::{Table, dynamo::DynamoTable, file::FileTable},
 };
@@ -40,7 +39,8 @@ Where things are:
   state     the DynamoDB table HUBFERRY_TABLE; without it .hubferry/state.json beside
             the settings
   objects   S3; with --local the folder .hubferry/s3/BUCKET/ beside the settings, and
-            no AWS account is asked for anything
+            no AWS account is asked for anything. Of a file that is no object:
+            its report, rejects and working files, under .hubferry/ too
   token     HUBSPOT_ACCESS_TOKEN; without it the secret that the settings name";
 
 /// Which doors.
@@ -54,21 +54,34 @@ pub(crate) struct Place {
     local: bool,
 }
 
+/// What a command does with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Looks at state and objects: nothing is made, and HubSpot is not asked.
+    Look,
+    /// Asks HubSpot, and makes nothing.
+    Check,
+    /// Does a job, and makes what is missing.
+    Work,
+}
+
 /// The doors, open.
 pub(crate) struct Doors {
     /// Jobs on these doors.
     pub(crate) app: App,
+    /// The objects' door of `app`, and this machine's files.
+    pub(crate) files: Rc<LocalFiles>,
     /// Where state is, for people.
     pub(crate) state: String,
     /// The local state file does not exist.
     pub(crate) no_state: bool,
 }
 
-/// Opens them. `writes`: the command makes what is missing; else nothing is made.
+/// Opens them.
 ///
 /// # Errors
 /// `CONFIG_MISSING`, `CONFIG_INVALID`; a folder that cannot be made.
-pub(crate) async fn open(options: &Place, writes: bool, watcher: Option<Watcher>) -> Result<Doors> {
+pub(crate) async fn open(options: &Place, wish: Use, watcher: Option<Watcher>) -> Result<Doors> {
     let mut environment = Environment::read();
     if let Some(config) = &options.config {
         environment.config = Some(config.clone());
@@ -80,7 +93,7 @@ pub(crate) async fn open(options: &Place, writes: bool, watcher: Option<Watcher>
     let token = std::env::var_os(HUBSPOT_ACCESS_TOKEN).and_then(|token| token.into_string().ok());
     let token = token.filter(|token| !token.trim().is_empty());
     let table_name = environment.table.clone().filter(|_| !options.local);
-    if options.local && token.is_none() {
+    if options.local && token.is_none() && wish != Use::Look {
         let message =
             format!("the environment variable {HUBSPOT_ACCESS_TOKEN} is not set; with --local nothing else is asked");
         let hint = "Set it to the access token of a private app, or leave --local out.";
@@ -91,14 +104,12 @@ pub(crate) async fn open(options: &Place, writes: bool, watcher: Option<Watcher>
         true => None,
         false => Some(Clients::new(&aws::load().await)),
     };
-    let (objects, queue): (Rc<dyn Objects>, Option<Rc<dyn Queue>>) = match &clients {
-        Some(clients) => {
-            let queue = environment.queue_url.as_deref().filter(|_| table_name.is_some());
-            let queue = queue.map(|url| Rc::new(Sqs::new(clients.sqs.clone(), url)) as Rc<dyn Queue>);
-            (Rc::new(S3::new(clients.s3.clone())), queue)
-        }
-        None => (Rc::new(Folder::new(folder.join(BUCKETS_FOLDER))), None),
+    let elsewhere: Rc<dyn Objects> = match &clients {
+        Some(clients) => Rc::new(S3::new(clients.s3.clone())),
+        None => Rc::new(Folder::new(folder.join(BUCKETS_FOLDER))),
     };
+    let absolute = std::path::absolute(&folder).with_context(|| format!("{} cannot be found", folder.display()))?;
+    let files = Rc::new(LocalFiles::new(&absolute, elsewhere));
     let mut no_state = false;
     let (table, state): (Rc<dyn Table>, String) = match (&clients, table_name) {
         (Some(clients), Some(name)) => {
@@ -108,7 +119,7 @@ pub(crate) async fn open(options: &Place, writes: bool, watcher: Option<Watcher>
         _ => {
             let path = folder.join(STATE_FILE);
             no_state = !path.exists();
-            if writes {
+            if wish == Use::Work {
                 fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
             }
             (Rc::new(FileTable::new(path.clone())), path.display().to_string())
@@ -119,20 +130,21 @@ pub(crate) async fn open(options: &Place, writes: bool, watcher: Option<Watcher>
         (None, Some(clients)) => Rc::new(SecretsManager::new(clients.secrets.clone())),
         (None, None) => Rc::new(EnvironmentSecret::new("")),
     };
-    let (config, _) = app::read_settings(&source, &*objects).await?;
+    let (config, _) = app::read_settings(&source, &*files).await?;
     let env = Env {
         clock: Rc::new(SystemClock::new()),
         rng: Rc::new(Rng::from_system()),
         http: Rc::new(ReqwestService::new()?),
-        objects,
+        objects: files.clone(),
         table,
         secrets,
-        queue,
+        // Whoever works here goes on here; what is left open the schedule finds.
+        queue: None,
         memory_mb: Cell::new(0),
         watcher,
         stop: Cell::new(false),
     };
-    Ok(Doors { app: App::new(Rc::new(env), Rc::new(config))?, state, no_state })
+    Ok(Doors { app: App::new(Rc::new(env), Rc::new(config))?, files, state, no_state })
 }
 
 /// Beside a settings file; of settings in S3, here.

@@ -40,6 +40,11 @@ pub(crate) fn run(code: Option<&str>, as_json: bool, out: &mut dyn Write) -> Res
     Ok(())
 }
 
+/// The page of a code, as it is in `docs/errors`.
+pub(crate) fn page(code: &str) -> Option<&'static str> {
+    PAGES.iter().find(|(name, _)| *name == code).map(|(_, page)| *page)
+}
+
 fn first_sentence(page: &str) -> &str {
     page.lines().skip(1).map(str::trim).find(|line| !line.is_empty()).unwrap_or_default()
 }

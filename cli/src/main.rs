@@ -4,8 +4,14 @@ mod capture;
 mod demo;
 mod doors;
 mod explain;
+mod import;
 mod init;
+mod report;
+mod status;
+mod summary;
 mod text;
+mod turns;
+mod watch;
 
 use std::{
     io::{self, IsTerminal as _, Write},
@@ -31,18 +37,14 @@ const SAVED: u8 = 3;
 const DRIFT: u8 = 4;
 
 /// Commands that are planned, and what serves in the meantime.
-const NOT_YET: [(&str, &str); 12] = [
+const NOT_YET: [(&str, &str); 8] = [
     ("serve", "`hubferry demo --keep` leaves a local cloud up"),
     ("check", "a run checks configuration and mapping before its first write"),
     ("plan", "try the file against `hubferry demo --keep` first"),
     ("apply", "upload the file to the bucket"),
     ("undo", "correct the records with another import"),
-    ("import", "upload the file to the bucket"),
     ("sync", "nothing"),
-    ("resume", "the schedule does it, or invoke the function with {\"job\":\"resume\"}"),
     ("review", "nothing"),
-    ("status", "the reports are under reports/ in the bucket"),
-    ("report", "the reports are under reports/ in the bucket"),
     ("pandium", "nothing"),
 ];
 
@@ -67,6 +69,34 @@ static CAPTURE_HELP: LazyLock<String> = LazyLock::new(|| {
     format!("{examples}\n\n{}", doors::HELP)
 });
 
+static IMPORT_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry import incoming/contacts/a.csv
+  hubferry import export.csv --as contacts
+  hubferry import s3://bucket/incoming/contacts/a.csv --json
+  HUBSPOT_ACCESS_TOKEN=… hubferry import export.csv --as contacts --local    without any AWS account";
+    format!("{examples}\n\n{}", doors::HELP)
+});
+
+static RESUME_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry resume                               all that was cut off
+  hubferry resume 01M81X8WAQPWTZFPPZ0WHP7FWS    this run";
+    format!("{examples}\n\n{}", doors::HELP)
+});
+
+static STATUS_HELP: LazyLock<String> =
+    LazyLock::new(|| format!("Examples:\n  hubferry status\n  hubferry status --json\n\n{}", doors::HELP));
+
+static REPORT_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry report 01M81X8WAQPWTZFPPZ0WHP7FWS
+  hubferry report 01M81X8WAQPWTZFPPZ0WHP7FWS --out report.html
+  hubferry report s3://bucket/reports/import/contacts/01M81X8WAQPWTZFPPZ0WHP7FWS.json --out -
+  hubferry report 01M81X8WAQPWTZFPPZ0WHP7FWS --json";
+    format!("{examples}\n\n{}", doors::HELP)
+});
+
 /// Drop a CSV in S3 and find it in HubSpot.
 #[derive(Debug, Parser)]
 #[command(name = "hubferry", version, after_help = EXIT_CODES, max_term_width = 100)]
@@ -85,6 +115,27 @@ enum Command {
     #[command(after_help = "Examples:\n  hubferry demo\n  hubferry demo --rows 50000\n  hubferry demo --keep    \
                             leaves everything up, to try your own files")]
     Demo(demo::Options),
+    /// Import a file of this machine, or an object in S3, from here.
+    ///
+    /// Works on the file's run until its end, and goes on with one that was cut off, here or in AWS. Ctrl-C stops after a checkpoint; the same
+    /// command goes on from there. The same content again is a duplicate: nothing is written.
+    ///
+    /// A file of this machine is read where it is. Its import is the one whose `match` takes the path: `match: incoming/contacts/*.csv` takes
+    /// /any/folder/incoming/contacts/a.csv. Its report, its rejects (.hubferry/rejects/IMPORT/RUN.csv) and its working files are kept in the
+    /// folder .hubferry beside the settings.
+    #[command(after_help = IMPORT_HELP.as_str())]
+    Import(import::Options),
+    /// Go on with a run that was cut off, or with all of them.
+    ///
+    /// A run that another process holds is left to it, as is one that has to wait for the account's limit, and one whose file is on another machine.
+    #[command(after_help = RESUME_HELP.as_str())]
+    Resume(import::ResumeOptions),
+    /// Show what each import and capture did last and where it stands, and which runs are open.
+    #[command(after_help = STATUS_HELP.as_str())]
+    Status(status::Options),
+    /// Write a run's report as one HTML page that needs nothing else.
+    #[command(after_help = REPORT_HELP.as_str())]
+    Report(report::Options),
     /// Capture HubSpot's records and their changes to S3, from here; or compare what was captured with HubSpot.
     ///
     /// Works on the capture's run until its end: the snapshot, where there was none, then one window of changes. It goes on where the last run
@@ -159,6 +210,22 @@ fn run(command: Command) -> Result<u8> {
         Command::Capture(options) => {
             drop(out);
             return capture::run(&options);
+        }
+        Command::Import(options) => {
+            drop(out);
+            return import::run(&options);
+        }
+        Command::Resume(options) => {
+            drop(out);
+            return import::resume(&options);
+        }
+        Command::Status(options) => {
+            drop(out);
+            return status::run(&options);
+        }
+        Command::Report(options) => {
+            drop(out);
+            return report::run(&options);
         }
         Command::Explain { code, json } => explain::run(code.as_deref(), json, &mut out)?,
         Command::Init(options) => init::run(&options, &mut out)?,

@@ -1,9 +1,9 @@
 //! Text for people: lines that fit, figures that can be read, one line of JSON for programs.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Columns of text.
 pub(crate) const WIDTH: usize = 80;
@@ -12,6 +12,31 @@ pub(crate) const WIDTH: usize = 80;
 pub(crate) fn json_line(value: &Value) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{value}")?;
+    Ok(out.flush()?)
+}
+
+/// An error as one line of JSON on standard output: `{"error":{code,message,hint}}`, code and hint null where it has none.
+pub(crate) fn json_error(error: &anyhow::Error) -> Result<()> {
+    let whole = format!("{error:#}");
+    let told = match error.downcast_ref::<hubferry::Error>() {
+        Some(error) => {
+            let message = whole.trim_start_matches(&format!("{}: ", error.code()));
+            json!({ "code": error.code().as_str(), "message": message, "hint": error.hint() })
+        }
+        None => json!({ "code": null, "message": whole, "hint": null }),
+    };
+    json_line(&json!({ "error": told }))
+}
+
+/// Whether standard output takes colour.
+pub(crate) fn has_colour() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Text on standard output.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 

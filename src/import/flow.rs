@@ -25,7 +25,7 @@ use crate::{
     app,
     clock::Deadline,
     codes,
-    config::Amount,
+    config::{Amount, Compression},
     error::{Error, ErrorKind, Result},
     http::{rate_limit::Permit, retry::ATTEMPT_RESERVE},
     hubspot::associations::PairVerdict,
@@ -190,7 +190,7 @@ impl Flow<'_> {
             if self.end.is_none() && self.too_many_rejects() {
                 self.end = Some(End::Aborted);
             }
-            if self.end.is_none() && !self.job.deadline.allows(clock.now(), self.margin) {
+            if self.end.is_none() && (self.job.env.stop.get() || !self.job.deadline.allows(clock.now(), self.margin)) {
                 self.end = Some(End::Deadline);
             }
             if clock.now() >= self.job.lease.held_until.get() {
@@ -673,6 +673,10 @@ impl Flow<'_> {
             rows: self.job.progress.rows,
             bytes_read: source.fetched_bytes(),
             bytes_total: self.job.object.size,
+            bytes_done: match source.compression() {
+                Compression::None => self.job.progress.position.byte,
+                _ => source.fetched_bytes(),
+            },
             calls: self.job.progress.calls,
             in_flight: self.in_flight.len(),
         }));

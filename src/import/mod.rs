@@ -70,12 +70,23 @@ impl Spent {
 
 /// Imports the object of an event.
 pub async fn on_object(app: &App, source: &SourceObject, deadline: Deadline, owner: &str) -> Result<Answer> {
-    let spent = Spent::so_far(app);
     let Some(import) = app.import_for(&source.key)? else {
         let message = format!("no import matches s3://{}/{}", source.bucket, source.key);
         tracing::info!(bucket = source.bucket, key = source.key, "{message}");
         return Ok(Answer::Nothing(message));
     };
+    Box::pin(as_import(app, import, source, deadline, owner)).await
+}
+
+/// Imports an object as `import`, whatever its name is.
+pub async fn as_import(
+    app: &App,
+    import: &Import,
+    source: &SourceObject,
+    deadline: Deadline,
+    owner: &str,
+) -> Result<Answer> {
+    let spent = Spent::so_far(app);
     let import = Rc::new(import.clone());
     let location = Location::new(&source.bucket, &source.key);
     let sequencer = source.sequencer.as_deref().map(normalised);

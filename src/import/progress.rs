@@ -113,6 +113,8 @@ pub struct Update {
     pub bytes_read: u64,
     /// Bytes of the object.
     pub bytes_total: u64,
+    /// Bytes of the object whose rows are accounted for; of a compressed one, those that have been read.
+    pub bytes_done: u64,
     /// Calls so far.
     pub calls: Calls,
     /// Calls on their way.

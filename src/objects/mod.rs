@@ -1,20 +1,21 @@
-//! The door to files: S3 on AWS, a folder on a laptop, memory in tests.
+//! The door to files: S3 on AWS, a folder on a laptop, memory in tests. What a command line imports of its own disk comes through [`local`].
 //!
 //! Contract of every implementation: reads are pinned to one version of an object (`If-Match`, or the version id);
 //! a `put` replaces the object whole or not at all; an upload is visible only once it is finished.
 
 pub mod folder;
+pub mod local;
 pub mod memory;
 pub mod s3;
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, path::Path};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::Result;
 
-/// Where an object is: `s3://bucket/key`.
+/// Where an object is: `s3://bucket/key`, or a path of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location {
     /// The bucket.
@@ -34,11 +35,20 @@ impl Location {
         let (bucket, key) = uri.strip_prefix("s3://")?.split_once('/').unwrap_or((uri.strip_prefix("s3://")?, ""));
         (!bucket.is_empty()).then(|| Self::new(bucket, key))
     }
+
+    /// Whether it is on the disk of the machine that wrote it down, and not in S3: its bucket is a folder's path (see [`local`]).
+    pub fn is_local(&self) -> bool {
+        Path::new(&self.bucket).is_absolute()
+    }
 }
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}/{}", self.bucket, self.key)
+        match self.is_local() {
+            true if Path::new(&self.key).is_absolute() => f.write_str(&self.key),
+            true => write!(f, "{}/{}", self.bucket, self.key),
+            false => write!(f, "s3://{}/{}", self.bucket, self.key),
+        }
     }
 }
 
@@ -87,6 +97,11 @@ pub trait Objects {
 
     /// How many requests this door has made, for the report's cost line.
     fn requests(&self) -> u64;
+
+    /// Whether this door leads to where `location` is at all: a file of a machine is read on that machine only.
+    fn reaches(&self, location: &Location) -> bool {
+        !location.is_local()
+    }
 }
 
 /// An object that is being written in parts.

@@ -56,6 +56,7 @@ impl S3 {
 #[async_trait(?Send)]
 impl Objects for S3 {
     async fn head(&self, location: &Location, version_id: Option<&str>) -> Result<ObjectVersion> {
+        elsewhere(location)?;
         self.count();
         let request = self.client.head_object().bucket(&location.bucket).key(&location.key);
         let request = request.set_version_id(version_id.map(ToOwned::to_owned));
@@ -71,6 +72,7 @@ impl Objects for S3 {
 
     async fn read(&self, object: &ObjectVersion, range: Range<u64>) -> Result<Bytes> {
         let location = &object.location;
+        elsewhere(location)?;
         let end = range.end.min(object.size);
         let wanted = usize::try_from(end.saturating_sub(range.start)).unwrap_or(usize::MAX);
         let mut got = BytesMut::new();
@@ -186,6 +188,9 @@ impl Objects for S3 {
     }
 
     async fn delete(&self, location: &Location) -> Result<()> {
+        if location.is_local() {
+            return Ok(());
+        }
         self.count();
         let request = self.client.delete_object().bucket(&location.bucket).key(&location.key);
         match request.send().await {
@@ -343,6 +348,15 @@ impl Upload for S3Upload {
     async fn finish(mut self: Box<Self>) -> Result<()> {
         self.guarded(async |upload| upload.complete().await).await
     }
+}
+
+/// What a command line keeps on its own disk (an index of its own, say) is not here.
+fn elsewhere(location: &Location) -> Result<()> {
+    if location.is_local() {
+        let message = format!("{location}: it is on another machine's disk");
+        return Err(Error::new(ErrorKind::NotFound, codes::SOURCE_GONE, message));
+    }
+    Ok(())
 }
 
 fn unquoted(etag: &str) -> String {

@@ -90,6 +90,10 @@ pub struct Run {
     pub fence: i64,
     /// When the lease runs out; nobody holds it after that.
     pub lease_expires_at: Timestamp,
+    /// Who took the lease last; empty if nobody ever did.
+    pub owner: String,
+    /// The last position that was saved, as JSON; empty before the first checkpoint.
+    pub position: String,
     /// The sweep leaves it alone until then.
     pub not_before: Timestamp,
     /// How many invocations have worked on it.
@@ -160,6 +164,8 @@ impl Run {
             outcome,
             fence: number("fence"),
             lease_expires_at: millis(number("lease_expires_at")),
+            owner: text("owner").unwrap_or_default(),
+            position: text("position").unwrap_or_default(),
             not_before: millis(number("not_before")),
             invocations: number("invocations"),
             stalls: number("stalls"),

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use hubferry::report::{Outcome, Position, Report};
 
-use super::{
-    compare::{Drift, NAMED_MAX},
+use super::compare::{Drift, NAMED_MAX};
+use crate::{
+    text::{WIDTH, clip, grouped, wrap},
     watch::operations,
 };
-use crate::text::{WIDTH, clip, grouped, wrap};
 
 /// Text in the making.
 pub(crate) struct Page {

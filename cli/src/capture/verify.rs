@@ -30,8 +30,8 @@ use jiff::SignedDuration;
 use super::{
     compare::{Comparison, Drift, Fate, Marks, Now},
     stored::{self, Id},
-    watch::Watch,
 };
+use crate::watch::Watch;
 
 /// Longer than any check: a million records are listed in nine minutes.
 const PATIENCE: SignedDuration = SignedDuration::from_hours(6);

@@ -23,10 +23,11 @@ use super::{
     file::{Fault, File, HEADER, Row},
     typed, world,
 };
-use crate::text::{WIDTH, clip, grouped, wrap};
+use crate::{
+    summary,
+    text::{clip, grouped},
+};
 
-/// Kinds of rejects that are shown, one of each.
-const KINDS_MAX: usize = 10;
 /// How often a plain progress line is printed.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 /// The account's limit: 190 calls in 10 seconds.
@@ -80,16 +81,8 @@ impl Screen {
         }
     }
 
-    /// Text in lines of at most [`WIDTH`], the first after `first`, the others after as many spaces.
-    fn wrapped(&self, first: &str, text: &str) -> Result<()> {
-        let mut first = first.to_owned();
-        for part in text.lines() {
-            for line in wrap(&first, part, WIDTH) {
-                self.line(&line)?;
-            }
-            first = " ".repeat(first.chars().count());
-        }
-        Ok(())
+    fn lines(&self, lines: Vec<String>) -> Result<()> {
+        lines.iter().try_for_each(|line| self.line(line))
     }
 
     pub(crate) fn opening(&self, hubspot_url: &str, contacts: usize) -> Result<()> {
@@ -117,53 +110,13 @@ impl Screen {
 
     pub(crate) fn report(&self, report: &Report) -> Result<()> {
         self.heading("2. The report")?;
-        let rows = report.rows;
-        #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
-        let seconds = report.duration_ms as f64 / 1_000.0;
-        self.line(&format!("  outcome {}, after {seconds:.1} s", report.outcome.as_str()))?;
-        if let Some(error) = &report.error {
-            self.wrapped("  ", &format!("{}: {}. {}", error.code, error.message, error.hint))?;
-        }
-        self.line(&format!(
-            "  {} calls to HubSpot, {} of them repeated, {} refused by the rate limit",
-            grouped(report.calls.total),
-            report.calls.retried,
-            report.calls.throttled
-        ))?;
-        if let Some(percent) = report.limit_use_percent {
-            self.line(&format!("  {percent} % of the rate limit used while there was something to send"))?;
-        }
-        self.line("")?;
-        for (sign, name, count, means) in [
-            (" ", "read", rows.read, "rows of the file"),
-            ("=", "created", rows.created, "new contacts"),
-            ("+", "updated", rows.updated, "contacts that were there, or came up earlier in the file"),
-            ("+", "unchanged", rows.unchanged, "left out because nothing changed (skip_unchanged)"),
-            ("+", "merged", rows.merged, "sent together with another row of the same address"),
-            ("+", "rejected", rows.rejected, "in the rejects file, with line and reason"),
-            ("+", "deferred", rows.deferred, "no verdict from HubSpot"),
-        ] {
-            self.line(&format!("  {sign} {name:<10}{:>7}  {means}", grouped(count)))?;
-        }
-        self.line("")?;
-        let numbers = [rows.created, rows.updated, rows.unchanged, rows.merged, rows.rejected, rows.deferred];
-        let verdict = if rows.add_up() { "every row is accounted for" } else { "THIS DOES NOT ADD UP" };
-        self.line(&format!("  {} = {}: {verdict}", grouped(rows.read), numbers.map(grouped).join(" + ")))
+        self.lines(summary::report_lines(report, "contacts"))
     }
 
     pub(crate) fn rejects(&self, text: &str, report: &Report) -> Result<()> {
         let kinds = report.rejected_by_code.len();
         self.heading(&format!("3. The rejects: {} rows, {kinds} codes; the first of each", report.rows.rejected))?;
-        for reject in first_of_each(text) {
-            let count = report.rejected_by_code.get(&reject.code).copied().unwrap_or(1);
-            self.line(&format!("  line {:<6} {}  ({count} in all)", reject.line, reject.code))?;
-            self.wrapped("              ", &reject.reason)?;
-            self.wrapped("           -> ", &reject.hint)?;
-        }
-        if kinds > KINDS_MAX {
-            self.line(&format!("  and {} more", kinds - KINDS_MAX))?;
-        }
-        Ok(())
+        self.lines(summary::reject_lines(&summary::first_of_each(text), report))
     }
 
     /// Some rows, and what HubSpot holds for them.
@@ -219,7 +172,7 @@ impl Screen {
             grouped(rows.rejected)
         ))?;
         if let Some(error) = &report.error {
-            self.wrapped("    ", &format!("{}: {}. {}", error.code, error.message, error.hint))?;
+            self.lines(summary::wrapped("    ", &format!("{}: {}. {}", error.code, error.message, error.hint)))?;
         }
         Ok(())
     }
@@ -298,31 +251,6 @@ fn samples(file: &File) -> Vec<(&Row, &'static str)> {
     .into_iter()
     .filter_map(|(row, note)| Some((row?, note)))
     .collect()
-}
-
-struct Reject {
-    line: String,
-    code: String,
-    reason: String,
-    hint: String,
-}
-
-/// The first reject of each code, in the file's order.
-fn first_of_each(text: &str) -> Vec<Reject> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
-    let at = reader.headers().ok().and_then(|header| header.iter().position(|name| name == "_line"));
-    let Some(at) = at else { return Vec::new() };
-    let mut seen = BTreeSet::new();
-    reader
-        .records()
-        .filter_map(Result::ok)
-        .filter(|row| seen.insert(row.get(at + 1).unwrap_or_default().to_owned()))
-        .take(KINDS_MAX)
-        .map(|row| {
-            let cell = |offset: usize| row.get(at + offset).unwrap_or_default().to_owned();
-            Reject { line: cell(0), code: cell(1), reason: cell(2), hint: cell(3) }
-        })
-        .collect()
 }
 
 /// How the run is coming along.
@@ -434,15 +362,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_reject_of_each_code_is_found_whatever_the_columns() {
-        let text = "Email,_line,_code,_reason,_hint\nx,2,A,\"r, 1\",h\ny,3,A,r,h\nz,4,B,r,h,surplus\n";
-        let rejects = first_of_each(text);
-        let shown: Vec<_> = rejects.iter().map(|reject| (reject.line.as_str(), reject.code.as_str())).collect();
-        assert_eq!(shown, [("2", "A"), ("4", "B")]);
-        assert_eq!(rejects[0].reason, "r, 1");
-    }
-
-    #[test]
     fn a_progress_line_says_rows_rate_limit_and_time_left() {
         let shown = Progress::new(10_000, Style::Plain, false);
         let update = |read, total| progress::Update {
@@ -450,6 +369,7 @@ mod tests {
             rows: hubferry::report::Counts { read, ..Default::default() },
             bytes_read: 1,
             bytes_total: 2,
+            bytes_done: 1,
             calls: hubferry::report::Calls { total, ..Default::default() },
             in_flight: 3,
         };

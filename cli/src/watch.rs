@@ -1,10 +1,11 @@
-//! How a capture, or its check, is coming along: a line that moves on a terminal, plain lines elsewhere. On standard error, so that standard output
+//! How an import, a capture, or a capture's check, is coming along: a line that moves on a terminal, plain lines elsewhere. On standard error, so that standard output
 //! holds the result alone.
 
 use std::{
     cell::{Cell, RefCell},
     fmt::Write as _,
     io::{self, IsTerminal as _, Write as _},
+    rc::Rc,
     time::Duration,
 };
 
@@ -14,6 +15,8 @@ use hubferry::{
         progress::{ChangeCounts, Update},
     },
     clock::{Clock as _, SystemClock},
+    hubspot::account::Account,
+    import::progress::Update as ImportUpdate,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -32,6 +35,10 @@ pub(crate) struct Watch {
     told: Cell<Option<Duration>>,
     /// When records were told of first, and how many there were.
     first: Cell<Option<(Duration, u64)>>,
+    /// The same of an import: when, bytes done, calls.
+    import_first: Cell<Option<(Duration, u64, u64)>>,
+    /// The import's account, which knows its limit.
+    account: RefCell<Option<Rc<Account>>>,
 }
 
 impl Watch {
@@ -42,7 +49,29 @@ impl Watch {
             is_terminal: io::stderr().is_terminal(),
             told: Cell::new(None),
             first: Cell::new(None),
+            import_first: Cell::new(None),
+            account: RefCell::default(),
         }
+    }
+
+    /// Whose limit an import uses.
+    pub(crate) fn set_account(&self, account: Rc<Account>) {
+        *self.account.borrow_mut() = Some(account);
+    }
+
+    /// What an import tells.
+    pub(crate) fn import(&self, update: &ImportUpdate) {
+        if !self.is_due() {
+            return;
+        }
+        let now = self.clock.elapsed();
+        let rate = self.rate(update.rows.read);
+        let (since, bytes, calls) = self.import_first.get().unwrap_or((now, update.bytes_done, update.calls.total));
+        self.import_first.set(Some((since, bytes, calls)));
+        let seconds = now.saturating_sub(since).as_secs_f64();
+        let ceiling = self.account.borrow().as_ref().map(|account| account.ceiling_per_second());
+        let pace = Pace { rate, seconds, bytes, calls, ceiling };
+        self.show(&describe_import(update, &pace));
     }
 
     /// What a capture tells.
@@ -122,6 +151,50 @@ impl Watch {
     }
 }
 
+/// How fast an import goes.
+struct Pace {
+    /// Rows a second, where that can be told.
+    rate: Option<f64>,
+    /// Since the first look; what was done then.
+    seconds: f64,
+    bytes: u64,
+    calls: u64,
+    /// Calls a second that the account allows.
+    ceiling: Option<f64>,
+}
+
+/// One line: rows, rate, limit, time left.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn describe_import(update: &ImportUpdate, pace: &Pace) -> String {
+    let mut text = format!("{} rows", grouped(update.rows.read));
+    if update.rows.rejected > 0 {
+        let _ = write!(text, ", {} rejected", grouped(update.rows.rejected));
+    }
+    let Some(rate) = pace.rate else { return text };
+    let _ = write!(text, ", {rate:.0} a second");
+    if let Some(ceiling) = pace.ceiling.filter(|ceiling| *ceiling > 0.0) {
+        let used = update.calls.total.saturating_sub(pace.calls) as f64 / pace.seconds / ceiling;
+        let _ = write!(text, ", limit {:.0} %", used.min(1.0) * 100.0);
+    }
+    let done = update.bytes_done.saturating_sub(pace.bytes);
+    let left = update.bytes_total.saturating_sub(update.bytes_done);
+    if done > 0 && left > 0 {
+        let _ = write!(text, ", {} left", duration(left as f64 / (done as f64 / pace.seconds)));
+    }
+    text
+}
+
+/// Seconds as people say them: `5 s`, `12 min`, `3 h 20 min`.
+fn duration(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "figures for people")]
+    let seconds = seconds.round().clamp(0.0, 1e9) as u64;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
+}
+
 /// One line, what matters first: it may be cut at the end.
 fn describe(update: &Update, rate: Option<f64>) -> String {
     let changes = &update.changes;
@@ -194,6 +267,26 @@ mod tests {
         update.doing = "changes";
         update.changes = ChangeCounts { create: 2, delete: 1, ..ChangeCounts::default() };
         assert_eq!(describe(&update, None), "changes: 2 created, 1 deleted, limit 97 %, 1,300 calls, to 09:30:00Z");
+    }
+
+    #[test]
+    fn a_line_of_an_import_says_rows_rate_limit_and_time_left() {
+        let mut update = ImportUpdate {
+            run_id: "r".to_owned(),
+            rows: hubferry::report::Counts { read: 5_000, rejected: 12, ..Default::default() },
+            bytes_read: 900_000,
+            bytes_total: 1_000_000,
+            bytes_done: 500_000,
+            calls: Calls { total: 52, ..Calls::default() },
+            in_flight: 3,
+        };
+        let mut pace = Pace { rate: None, seconds: 0.0, bytes: 0, calls: 14, ceiling: Some(19.0) };
+        assert_eq!(describe_import(&update, &pace), "5,000 rows, 12 rejected", "a rate needs two looks");
+        (pace.rate, pace.seconds, pace.bytes) = (Some(1_842.4), 4.0, 100_000);
+        let text = describe_import(&update, &pace);
+        assert_eq!(text, "5,000 rows, 12 rejected, 1842 a second, limit 50 %, 5 s left");
+        update.bytes_total = 2_000_000_000;
+        assert!(describe_import(&update, &pace).ends_with(", 5 h 33 min left"));
     }
 
     #[test]

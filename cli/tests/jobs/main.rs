@@ -1,0 +1,6 @@
+//! Jobs from the command line as a user runs them: the real binary, a simulated HubSpot and an embedded AWS on loopback.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not seen as tests")]
+
+mod import;
+mod look;
+mod world;
