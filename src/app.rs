@@ -29,7 +29,12 @@ use crate::{
     queue::{Queue, Sqs},
     report::{Outcome, Report},
     secrets::{Secrets, SecretsManager},
-    state::{Table, dynamo::DynamoTable, limits::SharedBudget, runs::{Run, Runs}},
+    state::{
+        Table,
+        dynamo::DynamoTable,
+        limits::SharedBudget,
+        runs::{Run, Runs},
+    },
 };
 
 /// Is told how an import is coming along.

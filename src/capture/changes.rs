@@ -3,12 +3,7 @@
 //! The index shows some changes late, and shows what is gone; so it is asked for ids alone, and each record is read before it is emitted. What
 //! is emitted is therefore never older than what was emitted of the record before.
 
-use std::{
-    collections::BTreeMap,
-    future::pending,
-    pin::Pin,
-    rc::Rc,
-};
+use std::{collections::BTreeMap, future::pending, pin::Pin, rc::Rc};
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use jiff::{SignedDuration, Timestamp};
@@ -118,7 +113,9 @@ impl Job {
             if searching.is_none() && !ended && reads.len() < READS_AHEAD {
                 let (account, crm, after) = (self.account.clone(), crm.clone(), next.clone());
                 searching =
-                    Some(Box::pin(async move { account.changed(&crm, from, until, after.as_deref(), calls_until).await }));
+                    Some(Box::pin(
+                        async move { account.changed(&crm, from, until, after.as_deref(), calls_until).await },
+                    ));
             }
             if searching.is_none() && reads.is_empty() {
                 return Ok(true);
@@ -262,7 +259,12 @@ impl Job {
     }
 
     /// Emits a record of the snapshot. What changes afterwards is emitted whatever the snapshot showed.
-    pub(super) fn emit_snapshot(&mut self, record: RawRecord, linked: Option<Linked>, crm: Option<&CrmResource>) -> Result<()> {
+    pub(super) fn emit_snapshot(
+        &mut self,
+        record: RawRecord,
+        linked: Option<Linked>,
+        crm: Option<&CrmResource>,
+    ) -> Result<()> {
         let id = number(&record.id);
         let initial = self.progress.initial.unwrap_or_default();
         let mut learned = Vec::new();

@@ -53,8 +53,7 @@ struct ManifestObject {
 pub(super) fn blank_report(capture: &Capture, run: &Run, now: jiff::Timestamp) -> Report {
     let source = Source { uri: format!("hubspot://{}/{}", capture.hubspot, capture.resource), ..Source::default() };
     let id = Some(run.run_id.clone());
-    let mut report =
-        crate::import::blank_report(&capture.name, &capture.hubspot, id, source, run.started_at, now);
+    let mut report = crate::import::blank_report(&capture.name, &capture.hubspot, id, source, run.started_at, now);
     "capture".clone_into(&mut report.job);
     report
 }
@@ -111,7 +110,8 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
         if loaded {
             let carry = Progress { done: Done::default(), ..job.progress.clone() };
             let carry = serde_json::to_string(&carry).map_err(|error| {
-                Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, "the position cannot be written").with_source(error)
+                Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, "the position cannot be written")
+                    .with_source(error)
             })?;
             let position = job.progress.position().json();
             let name = &job.capture.name;
@@ -174,10 +174,8 @@ async fn end_run(job: &mut Job, complete: bool) -> Result<Option<String>> {
             let key = format!("{}{}.known", job.state_folder(), job.run_id);
             let at = Location::new(&job.output.bucket, &key);
             let stored = Bytes::from(job.known.store()?);
-            patiently(&job.env, async || {
-                job.env.objects.put(&at, stored.clone(), "application/octet-stream").await
-            })
-            .await?;
+            patiently(&job.env, async || job.env.objects.put(&at, stored.clone(), "application/octet-stream").await)
+                .await?;
             job.progress.base = Some(key);
             job.progress.log = LogState::default();
             job.progress.log_of = String::new();
@@ -239,9 +237,10 @@ fn report_of(
     };
     report.error = failure.map(ReportError::from);
     report.notes.clone_from(&done.notes);
-    let lag = progress.covered.filter(|_| !matches!(progress.phase, Phase::Snapshot(_))).map(|covered| {
-        u64::try_from(job.account.server_time().duration_since(covered).as_secs()).unwrap_or_default()
-    });
+    let lag = progress
+        .covered
+        .filter(|_| !matches!(progress.phase, Phase::Snapshot(_)))
+        .map(|covered| u64::try_from(job.account.server_time().duration_since(covered).as_secs()).unwrap_or_default());
     report.capture = Some(CaptureReport {
         collection: job.resource.collection().to_owned(),
         output: job.output.to_string(),
@@ -252,9 +251,9 @@ fn report_of(
         lag_seconds: lag,
     });
     if too_soon {
-        report.notes.push(
-            "HubSpot's clock has not moved past the lag since the last run: there was nothing to do".to_owned(),
-        );
+        report
+            .notes
+            .push("HubSpot's clock has not moved past the lag since the last run: there was nothing to do".to_owned());
     } else if outcome == Outcome::Done && changes.emitted() == 0 {
         report.notes.push("nothing has changed: there was nothing to write".to_owned());
     }

@@ -97,8 +97,7 @@ impl Job {
         let account = app.account(&capture.hubspot)?;
         let resource = Rc::new(Resource::parse(&capture.resource)?);
         let done = &progress.done;
-        let earlier =
-            (done.calls, done.table_writes, done.object_requests, done.gb_seconds, done.calls_possible);
+        let earlier = (done.calls, done.table_writes, done.object_requests, done.gb_seconds, done.calls_possible);
         Ok(Self {
             env: app.env().clone(),
             runs: app.runs().clone(),
@@ -186,7 +185,8 @@ impl Job {
             let location = Location::new(&self.output.bucket, base);
             let Some((stored, _)) = self.env.objects.get(&location).await? else {
                 let message = format!("{location}, which the capture's position refers to, is not there");
-                let hint = "Restore it from a version of the bucket, or begin anew with `hubferry capture NAME --restart`.";
+                let hint =
+                    "Restore it from a version of the bucket, or begin anew with `hubferry capture NAME --restart`.";
                 return Err(Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, message).with_hint(hint));
             };
             self.known = Known::load(&stored, &location.to_string())?;
@@ -230,8 +230,11 @@ impl Job {
                 let mut names: Vec<PropertyName> = match &self.capture.extra_properties {
                     ExtraProperties::All(_) => schema.properties.keys().map(|name| name.as_str().into()).collect(),
                     ExtraProperties::Names(extra) => {
-                        let unknown: Vec<&str> =
-                            extra.iter().map(String::as_str).filter(|name| !schema.properties.contains_key(*name)).collect();
+                        let unknown: Vec<&str> = extra
+                            .iter()
+                            .map(String::as_str)
+                            .filter(|name| !schema.properties.contains_key(*name))
+                            .collect();
                         if !unknown.is_empty() {
                             let told = unknown.iter().map(|name| {
                                 match crate::config::nearest(name, schema.properties.keys().map(String::as_str)) {

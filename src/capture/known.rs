@@ -411,9 +411,8 @@ mod tests {
             id.prop_map(Delta::Unlinked),
             "[0-9a-z]{0,6}".prop_map(Delta::Present),
             "[0-9a-z]{0,6}".prop_map(Delta::Absent),
-            ("[a-z/]{0,9}", any::<u64>(), any::<u64>()).prop_map(|(key, records, bytes)| Delta::Object(
-                key, records, bytes
-            )),
+            ("[a-z/]{0,9}", any::<u64>(), any::<u64>())
+                .prop_map(|(key, records, bytes)| Delta::Object(key, records, bytes)),
         ];
         proptest::collection::vec(delta, 0..60)
     }

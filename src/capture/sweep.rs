@@ -295,4 +295,3 @@ impl Job {
         now.checked_add(took * (SWEEP_SHARE - 1)).ok()
     }
 }
-

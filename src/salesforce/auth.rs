@@ -5,11 +5,7 @@
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use aws_lc_rs::{
-    rand::SystemRandom,
-    rsa::KeyPair,
-    signature::RSA_PKCS1_SHA256,
-};
+use aws_lc_rs::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
@@ -148,7 +144,8 @@ impl Sessions {
             if let Some(session) = state.session.as_ref().filter(|session| session.generation > generation) {
                 return Ok(session.clone());
             }
-            if state.refused.is_some_and(|(refused, at)| refused >= generation && now.saturating_sub(at) < REFUSED_FOR) {
+            if state.refused.is_some_and(|(refused, at)| refused >= generation && now.saturating_sub(at) < REFUSED_FOR)
+            {
                 let message = format!("Salesforce refused the session and the credential of org `{}`", self.parts.org);
                 return Err(Error::new(ErrorKind::Unauthorized, codes::SALESFORCE_LOGIN_REFUSED, message));
             }
@@ -236,7 +233,8 @@ impl Sessions {
             && *wanted != got
         {
             let message = format!("the credential of org `{org}` opened {got}, but its secret names {wanted}");
-            return Err(Error::invalid(codes::SECRET_INVALID, message).with_hint("Correct the credential, or `org_id` in the secret."));
+            return Err(Error::invalid(codes::SECRET_INVALID, message)
+                .with_hint("Correct the credential, or `org_id` in the secret."));
         }
         let secure = granted.instance_url.starts_with("https://");
         if !secure && !credential.login_url.starts_with("http://") {
@@ -302,7 +300,9 @@ impl Sessions {
                 .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .header(header::ACCEPT, "application/json")
                 .body(Bytes::from(form))
-                .map_err(|_| Error::invalid(codes::SECRET_INVALID, format!("`login_url` of org `{org}` is not an address")))?;
+                .map_err(|_| {
+                    Error::invalid(codes::SECRET_INVALID, format!("`login_url` of org `{org}` is not an address"))
+                })?;
             let remaining = deadline.remaining(self.parts.clock.now());
             let timeout = TOKEN_TIMEOUT.min(remaining);
             let answer = call_within(&*self.parts.http, &*self.parts.clock, request, timeout).await;
@@ -392,7 +392,8 @@ fn hint(words: &str) -> Option<&'static str> {
 /// A signed assertion (RS256).
 fn sign(claims: &Value, private_key: &Redacted) -> Result<Redacted> {
     let invalid = |what: &'static str| Error::invalid(codes::SECRET_INVALID, what);
-    let (der, old_form) = pem(private_key.expose()).ok_or_else(|| invalid("`private_key` is not a PEM of an RSA key"))?;
+    let (der, old_form) =
+        pem(private_key.expose()).ok_or_else(|| invalid("`private_key` is not a PEM of an RSA key"))?;
     let key = if old_form { KeyPair::from_der(&der) } else { KeyPair::from_pkcs8(&der) };
     let key = key.map_err(|_| invalid("`private_key` is not an RSA key of 2,048 bits or more"))?;
     let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#);
@@ -418,9 +419,11 @@ fn pem(text: &str) -> Option<(Vec<u8>, bool)> {
 }
 
 fn parse_secret(id: &str, secret: &Redacted) -> Result<Credential> {
-    let invalid = |what: String| Error::invalid(codes::SECRET_INVALID, format!("secret `{id}`: {what}")).with_hint(
+    let invalid = |what: String| {
+        Error::invalid(codes::SECRET_INVALID, format!("secret `{id}`: {what}")).with_hint(
         "Store JSON: {\"flow\":\"client_credentials\",\"login_url\":\"https://….my.salesforce.com\",\"client_id\":\"…\",\"client_secret\":\"…\"}.",
-    );
+    )
+    };
     let Ok(Value::Object(all)) = serde_json::from_str::<Value>(secret.expose()) else {
         let what = if secret.expose().trim().is_empty() { "it is empty" } else { "it is not a JSON object" };
         return Err(invalid(what.to_owned()));
@@ -459,7 +462,10 @@ fn parse_secret(id: &str, secret: &Redacted) -> Result<Credential> {
             refresh_token: hidden("refresh_token")?,
         },
         "password" => {
-            tracing::warn!(secret = id, "the password flow is legacy: Salesforce blocks it in newer orgs; use client credentials");
+            tracing::warn!(
+                secret = id,
+                "the password flow is legacy: Salesforce blocks it in newer orgs; use client credentials"
+            );
             let token = text("security_token")?.unwrap_or_default();
             let password = Redacted::new(format!("{}{token}", need("password")?));
             Flow::Password { client_secret: hidden("client_secret")?, username: need("username")?, password }
@@ -481,7 +487,10 @@ mod tests {
     use super::*;
 
     fn problem(secret: &Value) -> String {
-        parse_secret("s", &Redacted::new(secret.to_string())).err().map(|error| error.message().to_owned()).unwrap_or_default()
+        parse_secret("s", &Redacted::new(secret.to_string()))
+            .err()
+            .map(|error| error.message().to_owned())
+            .unwrap_or_default()
     }
 
     #[test]
@@ -501,8 +510,12 @@ mod tests {
         for value in [json!(""), json!("x"), json!([])] {
             assert!(!with("client_id", value).contains("s3cr3t"));
         }
-        assert!(problem(&json!({"flow": "jwt", "login_url": "https://login.salesforce.com", "client_id": "i", "username": "u"}))
-            .contains("`private_key` is missing"));
+        assert!(
+            problem(
+                &json!({"flow": "jwt", "login_url": "https://login.salesforce.com", "client_id": "i", "username": "u"})
+            )
+            .contains("`private_key` is missing")
+        );
         let bad_key = sign(&json!({}), &Redacted::new("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"));
         assert_eq!(bad_key.unwrap_err().code(), codes::SECRET_INVALID);
     }

@@ -193,7 +193,8 @@ impl Org {
     /// Makes an ingest job that waits for its upload. Store it before the next step; one whose answer was lost waits in vain and ends by itself.
     pub async fn start_ingest(&self, object: &str, operation: Operation<'_>, deadline: Deadline) -> Result<Job> {
         let object = Name::new(object)?;
-        let mut body = json!({"object": object.as_str(), "contentType": "CSV", "lineEnding": "LF", "columnDelimiter": "COMMA"});
+        let mut body =
+            json!({"object": object.as_str(), "contentType": "CSV", "lineEnding": "LF", "columnDelimiter": "COMMA"});
         body["operation"] = match operation {
             Operation::Update => json!("update"),
             Operation::Delete => json!("delete"),
@@ -281,8 +282,12 @@ impl Org {
                         Err(_) => Verdict::Unknown,
                     },
                     "failedResults" => {
-                        let sent: Values = header.iter().zip(row).filter(|(name, _)| !name.starts_with("sf__"))
-                            .map(|(name, text)| (name.clone(), json!(text))).collect();
+                        let sent: Values = header
+                            .iter()
+                            .zip(row)
+                            .filter(|(name, _)| !name.starts_with("sf__"))
+                            .map(|(name, text)| (name.clone(), json!(text)))
+                            .collect();
                         verdict_of(&Fault::of_row(cell(error)), &sent)
                     }
                     _ => Verdict::Later(super::write::Refusal {
@@ -310,14 +315,19 @@ impl Org {
             return Err(unreadable("results"));
         }
         // At the end it is the word `null`.
-        let next = answer.header("sforce-locator").filter(|text| !text.is_empty() && *text != "null").map(str::to_owned);
+        let next =
+            answer.header("sforce-locator").filter(|text| !text.is_empty() && *text != "null").map(str::to_owned);
         Ok(QueryPage { columns, rows, next })
     }
 
     /// Removes a job that is over, and its results. One that is gone already is fine.
     pub async fn delete_job(&self, job: &Job, deadline: Deadline) -> Result<()> {
         let answer = self.ask(Call::new(Method::DELETE, path(job, ""), Bytes::new()), deadline).await?;
-        if answer.status.is_success() || answer.status.as_u16() == 404 { Ok(()) } else { Err(refused("DELETE jobs", &answer)) }
+        if answer.status.is_success() || answer.status.as_u16() == 404 {
+            Ok(())
+        } else {
+            Err(refused("DELETE jobs", &answer))
+        }
     }
 
     async fn csv(

@@ -175,7 +175,8 @@ impl Fault {
             return text;
         };
         let mut message = self.message.clone();
-        let mut values: Vec<String> = sent.values().flat_map(plain_texts).filter(|text| !text.trim().is_empty()).collect();
+        let mut values: Vec<String> =
+            sent.values().flat_map(plain_texts).filter(|text| !text.trim().is_empty()).collect();
         values.sort_by_key(|text| std::cmp::Reverse(text.len()));
         for value in values {
             for form in [value.as_str(), value.trim()] {
@@ -307,7 +308,10 @@ mod tests {
             "message": "First Name: data value too large: Maximiliana (max length=5)"}]));
         let sent = json!({"FirstName": " Maximiliana "});
         let told = fault.told(sent.as_object());
-        assert!(!told.contains("Maximiliana") && told.contains("STRING_TOO_LONG") && told.contains("[FirstName]"), "{told}");
+        assert!(
+            !told.contains("Maximiliana") && told.contains("STRING_TOO_LONG") && told.contains("[FirstName]"),
+            "{told}"
+        );
         assert!(!fault.told(None).contains("Maximiliana"));
         let other_case = json!({"FirstName": "MAXIMILIANA"});
         assert!(!fault.told(other_case.as_object()).contains("aximil"));
@@ -316,7 +320,10 @@ mod tests {
     #[test]
     fn a_row_of_a_bulk_job_says_the_same() {
         let fault = Fault::of_row("REQUIRED_FIELD_MISSING:Required fields are missing: [LastName]:LastName --");
-        assert_eq!((fault.code.as_str(), fault.fields.as_slice()), ("REQUIRED_FIELD_MISSING", &["LastName".to_owned()][..]));
+        assert_eq!(
+            (fault.code.as_str(), fault.fields.as_slice()),
+            ("REQUIRED_FIELD_MISSING", &["LastName".to_owned()][..])
+        );
         assert_eq!(Fault::of_row("DUPLICATES_DETECTED:Use one of these records?:--").class(), Class::Duplicates);
         assert_eq!(Fault::of_row("").class(), Class::Data);
     }

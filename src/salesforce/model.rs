@@ -75,12 +75,13 @@ pub fn datetime(value: &Value) -> Option<Timestamp> {
     match value {
         Value::Number(number) => Timestamp::from_millisecond(number.as_i64()?).ok(),
         Value::String(text) => {
-            let with_colon = text.len().checked_sub(5).and_then(|at| text.split_at_checked(at)).and_then(|(head, zone)| {
-                let (sign, digits) = zone.split_at_checked(1)?;
-                let plain = matches!(sign, "+" | "-") && digits.bytes().all(|byte| byte.is_ascii_digit());
-                let (hours, minutes) = digits.split_at_checked(2)?;
-                plain.then(|| format!("{head}{sign}{hours}:{minutes}"))
-            });
+            let with_colon =
+                text.len().checked_sub(5).and_then(|at| text.split_at_checked(at)).and_then(|(head, zone)| {
+                    let (sign, digits) = zone.split_at_checked(1)?;
+                    let plain = matches!(sign, "+" | "-") && digits.bytes().all(|byte| byte.is_ascii_digit());
+                    let (hours, minutes) = digits.split_at_checked(2)?;
+                    plain.then(|| format!("{head}{sign}{hours}:{minutes}"))
+                });
             with_colon.as_deref().unwrap_or(text).parse().ok()
         }
         _ => None,
@@ -153,7 +154,9 @@ mod tests {
         assert_eq!(id.as_str(), "003ak000003dQCGAA2");
         assert_eq!(SalesforceId::parse("003ak000003dQCGAA2"), Ok(id.clone()));
         assert_eq!(SalesforceId::parse("003ak000003dQCGaa2"), Ok(id), "a system that lost the case of the check");
-        for bad in ["", "003ak000003dQCGAA3", "003AK000003DQCGAA2", "003ak000003dQC", "003ak000003dQC'", "003ak000003dQCGÄÄ"] {
+        for bad in
+            ["", "003ak000003dQCGAA3", "003AK000003DQCGAA2", "003ak000003dQC", "003ak000003dQC'", "003ak000003dQCGÄÄ"]
+        {
             assert_eq!(SalesforceId::parse(bad), Err(NotAnId), "{bad}");
         }
     }

@@ -310,7 +310,8 @@ impl Org {
                 }
                 (Decision::Reauthorize, answer) => {
                     let told = told_of(answer.and_then(|answer| answer.fault()).as_ref());
-                    let message = format!("{what}: Salesforce refused two sessions of org `{}`: {told}", self.parts.name);
+                    let message =
+                        format!("{what}: Salesforce refused two sessions of org `{}`: {told}", self.parts.name);
                     return Err(Error::new(ErrorKind::Unauthorized, codes::SALESFORCE_LOGIN_REFUSED, message));
                 }
                 (Decision::Stop(ErrorKind::Refused | ErrorKind::NotFound | ErrorKind::Conflict), Some(answer)) => {

@@ -78,7 +78,11 @@ impl Org {
             });
         }
         read_page(&answer).ok_or_else(|| {
-            Error::new(ErrorKind::Unknown, codes::SALESFORCE_ANSWER_UNREADABLE, format!("{what}: not a page of records"))
+            Error::new(
+                ErrorKind::Unknown,
+                codes::SALESFORCE_ANSWER_UNREADABLE,
+                format!("{what}: not a page of records"),
+            )
         })
     }
 

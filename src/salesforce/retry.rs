@@ -83,7 +83,9 @@ pub fn retry_decision(failure: Failure, repeatable: bool, tries: Tries, chance: 
     let doubled = BACKOFF_FIRST.saturating_mul(1 << tries.attempt.saturating_sub(1).min(8)).min(BACKOFF_MAX);
     let backoff = doubled.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0);
     match failure {
-        Failure::Lost(Sent::Never) => wait_or(backoff, ATTEMPTS_MAX, tries, ErrorKind::Unavailable { retry_after: None }),
+        Failure::Lost(Sent::Never) => {
+            wait_or(backoff, ATTEMPTS_MAX, tries, ErrorKind::Unavailable { retry_after: None })
+        }
         Failure::Lost(Sent::Maybe) | Failure::Unreadable => wait_or(backoff, ATTEMPTS_MAX, tries, ErrorKind::Unknown),
         Failure::Answered { status, class, of_salesforce, retry_after } => {
             let unavailable = ErrorKind::Unavailable { retry_after };
@@ -94,7 +96,9 @@ pub fn retry_decision(failure: Failure, repeatable: bool, tries: Tries, chance: 
                 (Class::Quota, _) => Decision::Stop(ErrorKind::DailyLimit),
                 (Class::Throttled, _) | (_, 429) => {
                     let wait = THROTTLED_WAIT.saturating_mul(tries.attempt).min(THROTTLED_WAIT_MAX);
-                    let wait = retry_after.unwrap_or(wait).saturating_add(Duration::from_secs(2).mul_f64(chance.clamp(0.0, 1.0)));
+                    let wait = retry_after
+                        .unwrap_or(wait)
+                        .saturating_add(Duration::from_secs(2).mul_f64(chance.clamp(0.0, 1.0)));
                     wait_or(wait, ATTEMPTS_MAX, tries, ErrorKind::Throttled { retry_after })
                 }
                 (Class::Locked, _) => wait_or(polite, LOCKED_ATTEMPTS_MAX, tries, unavailable),
@@ -219,7 +223,10 @@ mod tests {
                 Tries { elapsed: ELAPSED_MAX, ..FIRST },
                 Tries { remaining: ATTEMPT_RESERVE, ..FIRST },
             ] {
-                assert!(matches!(retry_decision(failure, true, tries, 1.0), Decision::Stop(_)), "{failure:?} {tries:?}");
+                assert!(
+                    matches!(retry_decision(failure, true, tries, 1.0), Decision::Stop(_)),
+                    "{failure:?} {tries:?}"
+                );
             }
         }
     }

@@ -183,15 +183,16 @@ impl fmt::Display for Condition {
             Self::Not(one) => write!(f, "(NOT ({one}))"),
             Self::All(all) | Self::Any(all) => {
                 let joiner = if matches!(self, Self::All(_)) { " AND " } else { " OR " };
-                // AND and OR side by side need parentheses: each part gets its own.
+                // AND and OR side by side need parentheses: each group has its own.
                 for (at, one) in all.iter().enumerate() {
                     f.write_str(if at == 0 { "(" } else { joiner })?;
-                    match one {
-                        Self::Is(..) | Self::In(..) => write!(f, "{one}")?,
-                        one => write!(f, "({one})")?,
-                    }
+                    write!(f, "{one}")?;
                 }
-                f.write_str(if all.is_empty() { "(Id != null)" } else { ")" })
+                match (all.is_empty(), self) {
+                    (false, _) => f.write_str(")"),
+                    (true, Self::All(_)) => f.write_str("(Id != null)"),
+                    (true, _) => f.write_str("(Id = null)"),
+                }
             }
         }
     }
@@ -311,7 +312,7 @@ mod tests {
         assert_eq!(
             select.to_string(),
             "SELECT Id,Email,Account.Name FROM Contact WHERE (Email = 'o\\'brien\\\\@x.com\\n' AND (\
-             (SystemModstamp >= 2026-03-02T09:00:00Z OR ((IsDeleted = false AND ((NOT (Phone = null))))))) \
+             SystemModstamp >= 2026-03-02T09:00:00Z OR (IsDeleted = false AND (NOT (Phone = null))))) \
              ORDER BY SystemModstamp,Id LIMIT 10"
         );
     }

@@ -276,7 +276,11 @@ fn split(write: Write<'_>, records: &[Record], verdicts: &mut [Option<Verdict>])
         if write != Write::Create && identity(write, record).is_none() {
             let what = if matches!(write, Write::Upsert { .. }) { "key" } else { "Id" };
             let text = format!("the record has no {what}");
-            set(verdicts, at, Verdict::Refused(Refusal { code: "MISSING_ARGUMENT".to_owned(), fields: Vec::new(), text }));
+            set(
+                verdicts,
+                at,
+                Verdict::Refused(Refusal { code: "MISSING_ARGUMENT".to_owned(), fields: Vec::new(), text }),
+            );
             continue;
         }
         rest.push(at);
@@ -318,9 +322,10 @@ fn request(object: &Name, write: Write<'_>, members: &[(usize, &Record)]) -> Res
             if let (Write::Update, Some(id)) = (write, &record.id) {
                 values.insert("id".to_owned(), json!(id));
             }
-            let own = record.values.iter().filter(|(name, _)| {
-                !name.eq_ignore_ascii_case("attributes") && !name.eq_ignore_ascii_case("id")
-            });
+            let own = record
+                .values
+                .iter()
+                .filter(|(name, _)| !name.eq_ignore_ascii_case("attributes") && !name.eq_ignore_ascii_case("id"));
             values.extend(own.map(|(name, value)| (name.clone(), value.clone())));
             Value::Object(values)
         })

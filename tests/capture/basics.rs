@@ -9,11 +9,7 @@ use super::{OUTPUT, assert_equal, capture, config, count, lines, settings, told}
 use crate::support::World;
 
 fn contact(at: usize) -> [(&'static str, String); 3] {
-    [
-        ("email", format!("p{at}@example.com")),
-        ("firstname", format!("First{at}")),
-        ("lastname", format!("Last{at}")),
-    ]
+    [("email", format!("p{at}@example.com")), ("firstname", format!("First{at}")), ("lastname", format!("Last{at}"))]
 }
 
 /// Puts so many contacts into the portal; their ids.
@@ -214,9 +210,8 @@ async fn every_content_resource_is_captured_with_its_deletes() {
                 "destination": "/x", "redirectStyle": 301, "email": "a@example.com", "fullName": format!("F{at}") })
         };
         let now = world.clock.now();
-        let ids: Vec<String> = (0..230)
-            .map(|at| world.portal.borrow_mut().create_content(now, resource, &make(at)).unwrap())
-            .collect();
+        let ids: Vec<String> =
+            (0..230).map(|at| world.portal.borrow_mut().create_content(now, resource, &make(at)).unwrap()).collect();
         later(&world, 60).await;
         let first = capture(&world).await;
         assert_eq!(told(&first).changes.snapshot, 230, "{resource}");

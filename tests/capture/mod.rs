@@ -6,10 +6,7 @@ pub(crate) mod opencdc;
 mod parquet;
 mod world;
 
-use std::{
-    collections::BTreeMap,
-    io::Read as _,
-};
+use std::{collections::BTreeMap, io::Read as _};
 
 use hubferry::{
     app::Answer,

@@ -77,7 +77,12 @@ async fn captures(world: &World, rng: &mut fastrand::Rng, kills: bool, stop: Rc<
 }
 
 /// One world, to its end.
-async fn run(seed: u64, more: &str, kills: bool, adjust: impl FnOnce(&mut hubferry_simulator::hubspot::PortalSettings)) {
+async fn run(
+    seed: u64,
+    more: &str,
+    kills: bool,
+    adjust: impl FnOnce(&mut hubferry_simulator::hubspot::PortalSettings),
+) {
     let mut settings = settings();
     settings.seed = seed + 1;
     adjust(&mut settings);
