@@ -38,6 +38,9 @@ pub const URI_BYTES_MAX: usize = 14_000;
 /// Upserts tell whether a record is new, and collections can upsert, from this version on.
 pub const VERSION_LEAST: u32 = 46;
 
+/// Where an org lists the versions it speaks.
+const VERSIONS: &str = "/services/data";
+
 /// What an [`Org`] is made of.
 pub struct OrgParts {
     /// Its name under `salesforce` in the configuration, for messages.
@@ -225,7 +228,7 @@ impl Org {
             version: String,
         }
         let wanted = &self.parts.settings.api_version;
-        let answer = self.call(Call::get("/services/data"), deadline).await?;
+        let answer = self.call(Call::get(VERSIONS), deadline).await?;
         let all: Vec<Version> = answer.json("GET /services/data")?;
         let major = wanted.split('.').next().and_then(|text| text.parse::<u32>().ok());
         let problem = if major.is_none_or(|major| major < VERSION_LEAST) {
@@ -278,6 +281,9 @@ impl Org {
             let request = self.request(&call, &session)?;
             let counts = self.counts.get();
             self.counts.set(CallCounts { calls: counts.calls + 1, retried: counts.retried + u64::from(attempt > 1) });
+            // The list of versions is free; everything else counts, also if its answer gets lost.
+            let counted = u64::from(call.path != VERSIONS);
+            self.quota.set(Quota { run: self.quota.get().run + counted, ..self.quota.get() });
             let timeout = CALL_TIMEOUT.min(remaining);
             let answer = call_within(&*self.parts.http, &*self.parts.clock, request, timeout).await;
             let (failure, answer, told) = match answer {
@@ -374,9 +380,7 @@ impl Org {
 
     fn learn(&self, answer: &Answer) {
         if let Some(usage) = answer.header("sforce-limit-info").and_then(Usage::of_header) {
-            let quota = self.quota.get();
-            // Only what counts carries the header.
-            self.quota.set(Quota { org: Some(usage), run: quota.run + 1 });
+            self.quota.set(Quota { org: Some(usage), ..self.quota.get() });
         }
         let date = answer.headers.get(header::DATE).and_then(|date| date.to_str().ok());
         if let Some(date) = date.and_then(|date| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok()) {

@@ -1,5 +1,7 @@
 //! Statements and their pages; records by their ids.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use http::Method;
 use serde::Deserialize;
@@ -68,7 +70,15 @@ impl Org {
 
     async fn page(&self, call: Call, deadline: Deadline) -> Result<Page> {
         let what = format!("{} {}", call.method, call.path);
-        let answer = self.ask_until(call, deadline, |answer| read_page(answer).is_some()).await?;
+        // Read once, for both questions: whether it can be read, and what it says.
+        let read = RefCell::new(None);
+        let readable = |answer: &Answer| {
+            let page = read_page(answer);
+            let is_readable = page.is_some();
+            read.replace(page);
+            is_readable
+        };
+        let answer = self.ask_until(call, deadline, readable).await?;
         if !answer.status.is_success() {
             let locator = answer.fault().is_some_and(|fault| fault.class() == Class::Locator);
             let error = refused(&what, &answer);
@@ -77,7 +87,7 @@ impl Org {
                 false => error,
             });
         }
-        read_page(&answer).ok_or_else(|| {
+        read.into_inner().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unknown,
                 codes::SALESFORCE_ANSWER_UNREADABLE,
@@ -155,13 +165,19 @@ impl Org {
             let body = json!({"ids": chunk, "fields": names}).to_string();
             let call = Call::new(Method::POST, format!("composite/sobjects/{object}"), Bytes::from(body));
             let what = format!("POST {}", call.path);
-            let read = |answer: &Answer| serde_json::from_slice::<Vec<Option<Row>>>(&answer.body).ok();
-            let readable = |answer: &Answer| read(answer).is_some_and(|rows| rows.len() == chunk.len());
+            let read = RefCell::new(None);
+            let readable = |answer: &Answer| {
+                let own = serde_json::from_slice::<Vec<Option<Row>>>(&answer.body).ok();
+                let own = own.filter(|rows| rows.len() == chunk.len());
+                let is_readable = own.is_some();
+                read.replace(own);
+                is_readable
+            };
             let answer = self.ask_until(call, deadline, readable).await?;
             if !answer.status.is_success() {
                 return Err(refused(&what, &answer));
             }
-            rows.extend(read(&answer).unwrap_or_default());
+            rows.extend(read.into_inner().unwrap_or_default());
         }
         Ok(rows)
     }

@@ -1,10 +1,13 @@
 //! sObject Collections: up to 200 records a call, and one verdict for each, whatever Salesforce answers.
 //!
 //! The status of such a call says nothing: 200 also if every record failed. What is locked, or too much at once for the org's automation, is
-//! sent again in smaller calls, within bounds. Creating without a key is the one thing that is never sent again after a lost answer.
+//! sent again in smaller calls, within bounds and before the deadline. Creating without a key is the one thing that is never sent again after a lost answer.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Method;
@@ -16,7 +19,7 @@ use super::{
     org::{Answer, Call, Org, refused},
     soql::Name,
 };
-use crate::{Error, ErrorKind, Result, clock::Deadline, codes};
+use crate::{Error, ErrorKind, Result, clock::Deadline, codes, http::retry::ATTEMPT_RESERVE};
 
 /// Records of one call.
 pub const RECORDS_MAX: usize = 200;
@@ -149,8 +152,8 @@ struct Group {
 impl Org {
     /// Writes any number of records of one object; `verdicts` gets one for each, in their order. Places already filled are left alone.
     ///
-    /// After an error those that are known are filled, and the call can be made again for the rest (not for [`Write::Create`], where
-    /// [`Verdict::Unknown`] is put instead). Kinds of errors are those of [`Org::call`].
+    /// After an error those that are known are filled, and the call can be made again for the rest: of a [`Write::Create`] whose answer
+    /// was lost, [`Verdict::Unknown`] is known. Kinds of errors are those of [`Org::call`].
     pub async fn write(
         &self,
         object: &str,
@@ -164,15 +167,34 @@ impl Org {
             Name::new(key)?;
         }
         let mut stack = split(write, records, verdicts);
+        // What is said of those that are sent again, should there be no time for that.
+        let mut waiting: BTreeMap<usize, Verdict> = BTreeMap::new();
         while let Some(group) = stack.pop() {
             if group.round > 0 {
-                self.pause(ROUND_WAIT.saturating_mul(group.round)).await;
+                let wait = ROUND_WAIT.saturating_mul(group.round);
+                if !deadline.allows(self.parts.clock.now(), wait + ATTEMPT_RESERVE) {
+                    for at in group.members {
+                        if let Some(verdict) = waiting.remove(&at) {
+                            set(verdicts, at, verdict);
+                        }
+                    }
+                    continue;
+                }
+                self.pause(wait).await;
             }
             let members: Vec<(usize, &Record)> =
                 group.members.iter().filter_map(|at| Some((*at, records.get(*at)?))).collect();
             let call = request(&object, write, &members)?;
             let what = format!("{} {}", call.method, call.path);
-            let readable = |answer: &Answer| results(answer).is_some_and(|results| results.len() == members.len());
+            // Read once, for both questions: whether it can be read, and what it says.
+            let read = RefCell::new(None);
+            let readable = |answer: &Answer| {
+                let results = serde_json::from_slice::<Vec<Values>>(&answer.body).ok();
+                let results = results.filter(|results| results.len() == members.len());
+                let is_readable = results.is_some();
+                read.replace(results);
+                is_readable
+            };
             let answer = match self.ask_until(call, deadline, readable).await {
                 Ok(answer) => answer,
                 Err(error) if error.kind() == ErrorKind::Unknown && write == Write::Create => {
@@ -188,11 +210,13 @@ impl Org {
                 continue;
             }
             let mut again = Vec::new();
-            for (result, (at, record)) in results(&answer).unwrap_or_default().iter().zip(&members) {
+            for (result, (at, record)) in read.into_inner().unwrap_or_default().iter().zip(&members) {
                 match judge(write, result, record) {
-                    Next::Done(verdict) => set(verdicts, *at, verdict),
-                    Next::Again(_) if group.round + 1 < ROUNDS_MAX => again.push(*at),
-                    Next::Again(verdict) => set(verdicts, *at, verdict),
+                    Next::Again(verdict) if group.round + 1 < ROUNDS_MAX => {
+                        again.push(*at);
+                        waiting.insert(*at, verdict);
+                    }
+                    Next::Done(verdict) | Next::Again(verdict) => set(verdicts, *at, verdict),
                 }
             }
             // A quarter of the size each round: 200, 50, 13, 4, 1.
@@ -341,10 +365,6 @@ fn request(object: &Name, write: Write<'_>, members: &[(usize, &Record)]) -> Res
     let mut call = Call::new(method, path, body);
     call.repeatable = write != Write::Create;
     Ok(call)
-}
-
-fn results(answer: &Answer) -> Option<Vec<Values>> {
-    serde_json::from_slice(&answer.body).ok()
 }
 
 fn judge(write: Write<'_>, result: &Values, record: &Record) -> Next {

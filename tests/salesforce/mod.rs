@@ -103,11 +103,15 @@ impl World {
     }
 
     fn client_with(&self, quota: QuotaLimits) -> Org {
+        self.client_over(Rc::new(InProcess { org: self.org.clone(), clock: self.clock.clone() }), quota)
+    }
+
+    fn client_over(&self, http: Rc<dyn HttpService>, quota: QuotaLimits) -> Org {
         Org::new(OrgParts {
             name: "default".to_owned(),
             settings: SalesforceOrg { secret: SECRET.to_owned(), api_version: "67.0".to_owned() },
             quota,
-            http: Rc::new(InProcess { org: self.org.clone(), clock: self.clock.clone() }),
+            http,
             clock: self.clock.clone(),
             rng: self.rng.clone(),
             secrets: Rc::new(Failing(self.secrets.clone(), self.put_fails.clone())),

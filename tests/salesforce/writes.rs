@@ -159,6 +159,20 @@ async fn locked_records_are_written_in_the_end_and_those_locked_for_long_are_for
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_locked_is_for_later_when_the_invocation_has_no_time_to_wait() {
+    let world = World::new(OrgSettings::default());
+    let (held, free) = (world.contact("Held", &[]), world.contact("Free", &[]));
+    world.org.borrow_mut().lock_until(held.as_str(), "2026-03-03T00:00:00Z".parse().unwrap());
+    let records = [of(&held, json!({"Title": "x"})), of(&free, json!({"Title": "x"}))];
+    let at = world.clock.now() + jiff::SignedDuration::from_secs(5);
+    let client = world.client();
+    let verdicts = client.write_all("Contact", Write::Update, &records, Deadline { at }).await.unwrap();
+    assert_eq!(refused_with(&verdicts[0]), "UNABLE_TO_LOCK_ROW");
+    written(&verdicts[1]);
+    assert!(world.clock.now() < at, "it stops before its deadline");
+}
+
+#[tokio::test(start_paused = true)]
 async fn both_spellings_of_the_duplicate_result_name_the_candidates() {
     for misspelt in [true, false] {
         let mut settings = OrgSettings { misspelt_duplicates: misspelt, ..OrgSettings::default() };
@@ -321,6 +335,44 @@ async fn a_field_that_may_not_be_written_is_told_apart_from_bad_data() {
     assert!(matches!(&verdicts[0], Verdict::Forbidden(refusal) if refusal.fields == ["Title"]), "{verdicts:?}");
     let verdict = client.update("Contact", &id, &values(json!({"Title": "x"})), None, NONE).await.unwrap();
     assert!(matches!(verdict, Verdict::Forbidden(_)), "{verdict:?}");
+}
+
+/// Loses the race for a key: the first answer says that another record has the value, the second finds that record.
+struct LosesTheRace {
+    calls: Cell<u32>,
+    field: &'static str,
+}
+
+#[async_trait(?Send)]
+impl HttpService for LosesTheRace {
+    async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let body = if request.uri().path().ends_with("/token") {
+            json!({"access_token": "t", "instance_url": OrgSettings::LOGIN_URL})
+        } else {
+            self.calls.set(self.calls.get() + 1);
+            match self.calls.get() {
+                1 => json!([{"success": false, "errors": [{"statusCode": "DUPLICATE_VALUE", "fields": [],
+                    "message": format!("duplicate value found: {} duplicates value on record with id: 003ak000003dQCG", self.field)}]}]),
+                _ => json!([{"id": "003ak000003dQCGAA2", "success": true, "created": false, "errors": []}]),
+            }
+        };
+        Ok(Response::new(Bytes::from(body.to_string())))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loser_of_a_race_for_a_key_updates_the_winners_record() {
+    for (field, calls) in [(KEY, 2), ("Other_Key__c", 1)] {
+        let world = World::new(OrgSettings::default());
+        let http = Rc::new(LosesTheRace { calls: Cell::new(0), field });
+        let client = world.client_over(http.clone(), QuotaLimits::default());
+        let verdicts = upsert(&client, &[person(1)]).await;
+        assert_eq!(http.calls.get(), calls, "{field}");
+        match calls {
+            2 => assert!(!written(&verdicts[0]).1),
+            _ => assert!(matches!(&verdicts[0], Verdict::Taken { by: Some(_), .. }), "another field: a true conflict"),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,6 +40,10 @@ pub(crate) struct Asked<'a> {
     pub(crate) host: &'a str,
     pub(crate) instance_url: String,
     pub(crate) now: i64,
+    /// Ids of users by user name, in small letters.
+    pub(crate) users: HashMap<String, String>,
+    /// Id of the org.
+    pub(crate) org: String,
 }
 
 fn refuse(status: u16, error: &str, description: &str) -> Answer {
@@ -94,22 +98,15 @@ impl Auth {
     }
 
     /// A new session.
-    fn open(&mut self, user: &str, now: i64, rng: &mut fastrand::Rng, org: &str) -> String {
+    fn open(&mut self, user: &str, asked: &Asked<'_>, rng: &mut fastrand::Rng) -> String {
         self.issued += 1;
-        let token = format!("{}!AQ{:016x}{:016x}.{}", &org[..15], rng.u64(..), rng.u64(..), self.issued);
-        self.sessions.insert(token.clone(), Session { user: user.to_owned(), used_at: now });
+        let token = format!("{}!AQ{:016x}{:016x}.{}", &asked.org[..15], rng.u64(..), rng.u64(..), self.issued);
+        self.sessions.insert(token.clone(), Session { user: user.to_owned(), used_at: asked.now });
         token
     }
 
-    /// `POST /services/oauth2/token`. `users` are the ids by user name, in small letters.
-    pub(crate) fn token(
-        &mut self,
-        asked: &Asked<'_>,
-        settings: &OrgSettings,
-        users: &HashMap<String, String>,
-        org: &str,
-        rng: &mut fastrand::Rng,
-    ) -> Answer {
+    /// `POST /services/oauth2/token`.
+    pub(crate) fn token(&mut self, asked: &Asked<'_>, settings: &OrgSettings, rng: &mut fastrand::Rng) -> Answer {
         let get = |name: &str| asked.form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let (id, secret) = match &asked.basic {
             Some((id, secret)) => (Some(id.as_str()), Some(secret.as_str())),
@@ -175,14 +172,14 @@ impl Auth {
             }
             _ => return refuse(400, "unsupported_grant_type", "grant type not supported"),
         };
-        let Some(user) = users.get(&app.username.to_lowercase()) else { return failed("authentication failure") };
-        let token = self.open(user, asked.now, rng, org);
+        let Some(user) = asked.users.get(&app.username.to_lowercase()) else { return failed("authentication failure") };
+        let token = self.open(user, asked, rng);
         let issued = (asked.now).to_string();
         let mut body = json!({"access_token": token, "scope": "api", "instance_url": asked.instance_url,
-            "id": format!("{}/id/{org}/{user}", asked.instance_url), "token_type": "Bearer"});
+            "id": format!("{}/id/{}/{user}", asked.instance_url, asked.org), "token_type": "Bearer"});
         if !jwt {
             body["issued_at"] = json!(issued);
-            body["signature"] = json!(STANDARD.encode(format!("{org}{issued}")));
+            body["signature"] = json!(STANDARD.encode(format!("{}{issued}", asked.org)));
         }
         if let Some(token) = rotated {
             body["refresh_token"] = json!(token);
@@ -197,8 +194,6 @@ impl Auth {
         asked: &Asked<'_>,
         body: &str,
         settings: &OrgSettings,
-        users: &HashMap<String, String>,
-        org: &str,
         rng: &mut fastrand::Rng,
     ) -> Answer {
         let fault = |code: &str, text: &str| {
@@ -219,13 +214,13 @@ impl Auth {
         let app = settings.apps.iter().find(|app| {
             app.username.eq_ignore_ascii_case(&name) && app.password == password && !app.password.is_empty()
         });
-        let Some(user) = app.and_then(|app| users.get(&app.username.to_lowercase())) else {
+        let Some(user) = app.and_then(|app| asked.users.get(&app.username.to_lowercase())) else {
             return fault("INVALID_LOGIN", "Invalid username, password, security token; or user locked out.");
         };
-        let token = self.open(user, asked.now, rng, org);
+        let token = self.open(user, asked, rng);
         let envelope = format!(
-            r#"<?xml version="1.0" encoding="UTF-8"?><soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns="urn:partner.soap.sforce.com"><soapenv:Body><loginResponse><result><passwordExpired>false</passwordExpired><serverUrl>{}/services/Soap/u/{version}.0/{org}</serverUrl><sessionId>{token}</sessionId><userId>{user}</userId></result></loginResponse></soapenv:Body></soapenv:Envelope>"#,
-            asked.instance_url
+            r#"<?xml version="1.0" encoding="UTF-8"?><soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns="urn:partner.soap.sforce.com"><soapenv:Body><loginResponse><result><passwordExpired>false</passwordExpired><serverUrl>{}/services/Soap/u/{version}.0/{}</serverUrl><sessionId>{token}</sessionId><userId>{user}</userId></result></loginResponse></soapenv:Body></soapenv:Envelope>"#,
+            asked.instance_url, asked.org
         );
         Answer::bytes(200, "text/xml;charset=UTF-8", envelope)
     }

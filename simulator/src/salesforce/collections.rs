@@ -18,6 +18,9 @@ const RETRIEVE_MAX: usize = 2_000;
 /// Id and whether it is new, or why not.
 type Done = Handled<(String, Option<bool>)>;
 
+/// A record's table and values.
+type Sent = (usize, Map<String, Value>);
+
 impl Org {
     pub(super) fn collections(&mut self, call: &Call<'_>) -> Handled {
         match (call.method, call.path.get(2..).unwrap_or_default()) {
@@ -130,7 +133,7 @@ impl Org {
     }
 
     /// The records of a body with their tables, and `allOrNone`.
-    fn records(&self, call: &Call<'_>) -> Handled<(Vec<(usize, Map<String, Value>)>, bool)> {
+    fn records(&self, call: &Call<'_>) -> Handled<(Vec<Sent>, bool)> {
         let body = call.json()?;
         let list = body.get("records").and_then(Value::as_array);
         let list = list.ok_or_else(|| ApiError::bad("JSON_PARSER_ERROR", "records is missing"))?;

@@ -196,24 +196,30 @@ impl Org {
                 .filter(|(_, cells)| matches(cells))
                 .collect(),
         };
-        found.sort_by(|left, right| {
-            for (path, descending, nulls_last) in &bound.order {
-                let (a, b) = (self.reach(path, left.1, now), self.reach(path, right.1, now));
-                let order = match (&a, &b) {
-                    (None, None) => Ordering::Equal,
-                    (None, Some(_)) if *nulls_last => return Ordering::Greater,
-                    (None, Some(_)) => return Ordering::Less,
-                    (Some(_), None) if *nulls_last => return Ordering::Less,
-                    (Some(_), None) => return Ordering::Greater,
-                    (Some(a), Some(b)) => path.compare(a, b),
-                };
-                let order = if *descending { order.reverse() } else { order };
-                if order.is_ne() {
-                    return order;
+        if !bound.order.is_empty() {
+            let keys = |cells: &Cells| -> Vec<Option<Cell>> {
+                bound.order.iter().map(|(path, _, _)| self.reach(path, cells, now)).collect()
+            };
+            let mut keyed: Vec<_> = found.into_iter().map(|(id, cells)| (keys(cells), id, cells)).collect();
+            keyed.sort_by(|left, right| {
+                for ((path, descending, nulls_last), (a, b)) in bound.order.iter().zip(left.0.iter().zip(&right.0)) {
+                    let order = match (a, b) {
+                        (None, None) => Ordering::Equal,
+                        (None, Some(_)) if *nulls_last => return Ordering::Greater,
+                        (None, Some(_)) => return Ordering::Less,
+                        (Some(_), None) if *nulls_last => return Ordering::Less,
+                        (Some(_), None) => return Ordering::Greater,
+                        (Some(a), Some(b)) => path.compare(a, b),
+                    };
+                    let order = if *descending { order.reverse() } else { order };
+                    if order.is_ne() {
+                        return order;
+                    }
                 }
-            }
-            Ordering::Equal
-        });
+                Ordering::Equal
+            });
+            found = keyed.into_iter().map(|(_, id, cells)| (id, cells)).collect();
+        }
         let taken = found.into_iter().skip(bound.offset).take(bound.limit.unwrap_or(usize::MAX));
         taken.map(|(id, _)| id.to_owned()).collect()
     }
@@ -281,6 +287,12 @@ impl Path {
             (Cell::Number(a), Cell::Number(b)) => a.total_cmp(b),
             (Cell::Time(a), Cell::Time(b)) => a.cmp(b),
             (Cell::Bool(a), Cell::Bool(b)) => a.cmp(b),
+            // Stored ids are whole.
+            (Cell::Text(a), Cell::Text(b))
+                if matches!(self.kind, FieldType::Id | FieldType::Reference) && a.len() == b.len() =>
+            {
+                a.cmp(b)
+            }
             _ => self.key(left).cmp(&self.key(right)),
         }
     }

@@ -283,17 +283,16 @@ impl Org {
             let text = String::from_utf8(bytes).ok().filter(|_| kind.eq_ignore_ascii_case("basic"))?;
             text.split_once(':').map(|(id, secret)| (id.to_owned(), secret.to_owned()))
         });
-        let asked = Asked { form: pairs(request.body()), basic, host: &host, instance_url, now };
-        let users = self.users();
-        let org = self.id.clone();
+        let (users, org) = (self.users(), self.id.clone());
+        let asked = Asked { form: pairs(request.body()), basic, host: &host, instance_url, now, users, org };
         if let Some(version) = path.strip_prefix("/services/Soap/u/") {
             let version = version.split(['.', '/']).next().and_then(|text| text.parse().ok()).unwrap_or(0);
             let body = String::from_utf8_lossy(request.body());
-            return self.auth.soap(version, &asked, &body, &self.settings, &users, &org, &mut self.rng);
+            return self.auth.soap(version, &asked, &body, &self.settings, &mut self.rng);
         }
         match path {
             "/services/oauth2/token" if request.method() == http::Method::POST => {
-                self.auth.token(&asked, &self.settings, &users, &org, &mut self.rng)
+                self.auth.token(&asked, &self.settings, &mut self.rng)
             }
             "/services/oauth2/revoke" => {
                 if let Some((_, token)) = asked.form.iter().find(|(name, _)| name == "token") {

@@ -1,5 +1,7 @@
 //! `query`, `queryAll` and the pages that follow.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, ApiError, Handled};
@@ -15,8 +17,8 @@ const PAGE_LEAST: usize = 200;
 /// What is left of a query.
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor {
-    bound: Bound,
-    ids: Vec<String>,
+    bound: Arc<Bound>,
+    ids: Arc<[String]>,
     page: usize,
     made_at: i64,
 }
@@ -34,7 +36,7 @@ impl Org {
             size.trim().parse::<usize>().ok().filter(|_| name.trim().eq_ignore_ascii_case("batchSize"))
         });
         let page = asked.unwrap_or(2_000).clamp(PAGE_LEAST, 2_000).min(self.settings.page_most.max(1));
-        let cursor = Cursor { bound, ids: found, page, made_at: call.now };
+        let cursor = Cursor { bound: Arc::new(bound), ids: found.into(), page, made_at: call.now };
         self.page(call, cursor, 0, None)
     }
 

@@ -158,12 +158,12 @@ impl Org {
         writer: &Writer,
         what: &'static str,
     ) {
-        let plain = |cells: Option<&Cells>, at: usize| cells?.get(at)?.as_ref().map(Cell::plain);
+        let cell = |cells: Option<&Cells>, at: usize| cells?.get(at)?.as_ref().map(Cell::plain);
         let system = [CREATED, CREATED_BY, MODIFIED, MODIFIED_BY, MODSTAMP];
+        let old_cell = |at: usize| old.and_then(|old| old.get(at)).and_then(Option::as_ref);
         let changes = (self.tables[table].kind.fields.iter().enumerate())
-            .filter(|(at, _)| !system.contains(at))
-            .map(|(at, field)| (field.name.clone(), plain(old, at), plain(Some(new), at)))
-            .filter(|(_, old, new)| old != new)
+            .filter(|(at, _)| !system.contains(at) && old_cell(*at) != new.get(*at).and_then(Option::as_ref))
+            .map(|(at, field)| (field.name.clone(), cell(old, at), cell(Some(new), at)))
             .collect();
         if self.history.len() >= HISTORY_MAX {
             self.history.drain(..HISTORY_MAX / 2);
