@@ -120,6 +120,18 @@ codes! {
     HUBSPOT_THROTTLED: "Nothing to do: the run slows down and goes on.";
     /// The account's daily calls are spent.
     DAILY_LIMIT: "Nothing to do: the run continues after the account's midnight. Raise the limit in HubSpot if this happens often.";
+    /// Salesforce refused the credential, or two sessions in a row.
+    SALESFORCE_LOGIN_REFUSED: "Put a valid credential into the org's secret; the next run reads it, nothing has to be deployed.";
+    /// The credential may not do this in Salesforce.
+    SALESFORCE_FORBIDDEN: "Grant the integration user the permission, or correct the connected app's access.";
+    /// Salesforce could not be reached, or kept failing.
+    SALESFORCE_UNAVAILABLE: "Nothing is lost: the run continues where it stopped. Look at Salesforce's status page if this goes on.";
+    /// Salesforce refused a call in a way that no record explains.
+    SALESFORCE_REFUSED: "Look at the code in the message; it is Salesforce's own.";
+    /// Salesforce answered something that cannot be read.
+    SALESFORCE_ANSWER_UNREADABLE: "Nothing is lost: the call was sent again. Report it if this goes on.";
+    /// The org's calls of the day are spent, or the share that a run may use.
+    SALESFORCE_QUOTA: "Nothing to do: the run stops and a later one continues. Look at what else uses the org's API calls if this happens often.";
     /// Too many rows were rejected: this is probably the wrong file.
     ABORT_IF_REJECTED: "Look at the rejects. Raise abort_if_rejected if the file is right.";
     /// Mode `mirror` would archive more records than the brake allows.

@@ -23,6 +23,7 @@
 //! | [`mapping`] | rows in, HubSpot inputs out: columns to properties, cells to values; no I/O |
 //! | [`hubspot`] | HubSpot's API: calls, batches, verdicts, reads, search, associations, keys that are not unique, property definitions |
 //! | [`capture`] | the capture job: from HubSpot's records and their changes to objects in S3 |
+//! | [`salesforce`] | Salesforce's API: sessions, queries, changes, collections, single records, Bulk jobs |
 //! | [`import`] | the import job: the flow from an object in S3 to records in HubSpot |
 //! | [`capture`] | the capture job: HubSpot's snapshot and changes, to objects in S3 |
 //! | [`state`] | runs, leases, positions, contexts and the account's shared limit, on top of the table |
@@ -48,6 +49,7 @@ pub mod objects;
 pub mod queue;
 pub mod record;
 pub mod report;
+pub mod salesforce;
 pub mod secrets;
 pub mod state;
 

@@ -9,5 +9,6 @@ mod hubspot;
 mod import;
 mod limits;
 mod process;
+mod salesforce;
 mod support;
 mod template;
