@@ -152,6 +152,10 @@ fn each_mistake_is_told_once_with_its_place() {
             "imports[0].resource: `crm.deal` is no resource; did you mean `crm.deals`?",
         ),
         (
+            &EXAMPLE.replace("    resource: crm.deals\n", "    resource: crm.deals\n    skip_unchanged: true\n"),
+            "imports[2].skip_unchanged: has no meaning here: opencdc records say what has changed",
+        ),
+        (
             &with("records:\n  - { object: contacts, key: email, columns: { a: email } }", "")
                 .replace("    key: email\n", ""),
             "has object and records; only one of",

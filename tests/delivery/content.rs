@@ -30,7 +30,7 @@ fn thing(resource: &str, n: usize) -> Value {
             json!({ "name": format!("table_{n}"), "label": format!("Table {n}"), "columns": [{ "name": "a", "type": "TEXT" }] })
         }
         // Every third is without a slug, and its name is not its own.
-        _ if n % 3 == 0 => json!({ "name": format!("Same {}", n % 2), "language": "en" }),
+        _ if n.is_multiple_of(3) => json!({ "name": format!("Same {}", n % 2), "language": "en" }),
         _ => json!({ "name": format!("Name {n}"), "slug": format!("s/{n}"), "language": "en" }),
     }
 }
