@@ -11,13 +11,16 @@ const SAMPLE: &str = "email,first_name,last_name,company,city,state,country,zip,
     ron@example.com,ron,Burgundy,WNN,san diego,CA,USA,92123,World News Now is the finest news team in the World.\n\
     tom@example.net,tom,bombadil, Lotr Unlimited,Auckland CBD,Auckland,NZ,1010,Lord of the Rings!.\n";
 
+/// Variables that a test sets besides.
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 fn world(file: &str) -> World {
     let world = World::new().with_cloud();
     world.cloud.as_ref().unwrap().s3().put(BUCKET, "exports.csv", file.to_owned());
     world
 }
 
-fn command(world: &World, more: &[(&str, &str)]) -> Command {
+fn command(world: &World, more: Pairs<'_>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hubferry"));
     // Of the settings file only the address is heeded; its secret and imports are not there.
     let named = world.path("hubferry.yaml").display().to_string();
@@ -45,12 +48,12 @@ fn command(world: &World, more: &[(&str, &str)]) -> Command {
     command
 }
 
-fn run(world: &World, more: &[(&str, &str)]) -> Output {
+fn run(world: &World, more: Pairs<'_>) -> Output {
     command(world, more).output().unwrap()
 }
 
 /// The context that a run prints, and its log.
-fn done(world: &World, more: &[(&str, &str)]) -> (Value, String) {
+fn done(world: &World, more: Pairs<'_>) -> (Value, String) {
     let output = run(world, more);
     let log = text(&output.stderr);
     let (context, code) = json_of(&output);
@@ -105,7 +108,7 @@ fn the_sample_becomes_contacts_and_companies_and_the_same_file_again_sends_nothi
 
     // Without a context, in mode init, or after a change, it is sent; nothing is there twice.
     let context = context.to_string();
-    let cases: [&[(&str, &str)]; 4] = [
+    let cases: [Pairs<'_>; 4] = [
         &[],
         &[("PAN_CTX_LAST_SUCCESSFUL_RUN_STD_OUT", &context), ("PAN_CTX_RUN_MODE", "init")],
         &[("PAN_CTX_LAST_SUCCESSFUL_RUN_STD_OUT", "{\"last_pokemon_id\":247}")],
@@ -177,7 +180,7 @@ fn a_refused_credential_gives_the_signal_and_a_clear_line() {
 #[test]
 fn what_is_missing_or_wrong_is_said_at_once_and_nothing_is_on_standard_output() {
     let world = world("name,company\nx,y\n");
-    let cases: [(&[(&str, &str)], i32, &str); 5] = [
+    let cases: [(Pairs<'_>, i32, &str); 5] = [
         (
             &[("PAN_CFG_S3_BUCKET_NAME", ""), ("PAN_CFG_MAKE_CONTACT", "maybe")],
             2,
