@@ -49,15 +49,25 @@ pub struct Clients {
 ///
 /// `AWS_ENDPOINT_URL` and its per-service forms (`AWS_ENDPOINT_URL_S3`, …) are honoured. Makes no request.
 pub async fn load() -> SdkConfig {
-    Box::pin(
-        aws_config::defaults(BehaviorVersion::latest())
-            .retry_config(retries())
-            .timeout_config(timeouts())
-            .request_checksum_calculation(RequestChecksumCalculation::WhenSupported)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .load(),
-    )
-    .await
+    Box::pin(loader().load()).await
+}
+
+/// The same in this region, and with these keys (id, secret, session token) instead of the machine's own, where there are any.
+pub async fn load_as(region: &str, keys: Option<(&str, &str, Option<&str>)>) -> SdkConfig {
+    let mut loader = loader().region(Region::new(region.to_owned()));
+    if let Some((id, secret, session)) = keys {
+        let keys = Credentials::new(id, secret, session.map(str::to_owned), None, "hubferry");
+        loader = loader.credentials_provider(SharedCredentialsProvider::new(keys));
+    }
+    Box::pin(loader.load()).await
+}
+
+fn loader() -> aws_config::ConfigLoader {
+    aws_config::defaults(BehaviorVersion::latest())
+        .retry_config(retries())
+        .timeout_config(timeouts())
+        .request_checksum_calculation(RequestChecksumCalculation::WhenSupported)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
 }
 
 /// A configuration for stand-ins of AWS that listen at `endpoint_url`: nothing of the machine's own AWS settings is read.

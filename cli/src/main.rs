@@ -6,6 +6,7 @@ mod doors;
 mod explain;
 mod import;
 mod init;
+mod pandium;
 mod report;
 mod status;
 mod summary;
@@ -45,7 +46,6 @@ const NOT_YET: [(&str, &str); 8] = [
     ("undo", "correct the records with another import"),
     ("sync", "nothing"),
     ("review", "nothing"),
-    ("pandium", "nothing"),
 ];
 
 const EXIT_CODES: &str = "\
@@ -145,6 +145,17 @@ enum Command {
     /// a sample. What changed after the capture's position is no drift. Nothing is written.
     #[command(after_help = CAPTURE_HELP.as_str())]
     Capture(capture::Options),
+    /// Run as a Pandium integration: a CSV in S3 becomes contacts and companies in HubSpot.
+    ///
+    /// Settings, credentials and the last run's output come as the variables PAN_CFG_*, PAN_SEC_* and PAN_CTX_*; no settings file and no table are
+    /// needed. Standard error is the tenant's log, without any value of a row. Standard output is one line: the context for the next run, or the
+    /// signal that a credential was refused. Exit codes: 0 done, 1 failed or a credential was refused, 2 a variable or the header makes no sense.
+    #[command(
+        after_help = "Example:\n  PAN_CFG_S3_BUCKET_NAME=… PAN_CFG_S3_FILE_NAME=exports.csv PAN_CFG_MAKE_CONTACT=true \\\n    \
+                            PAN_SEC_AWS_ACCESS_KEY_ID=… PAN_SEC_AWS_SECRET_ACCESS_KEY=… PAN_SEC_HUBSPOT_ACCESS_TOKEN=… \\\n    \
+                            hubferry pandium\n\nREADME.md, \"Pandium\", has every variable."
+    )]
+    Pandium(pandium::Options),
     /// Explain an error code: what it means, when it happens, what to do.
     #[command(after_help = "Examples:\n  hubferry explain INVALID_EMAIL\n  hubferry explain    lists all codes")]
     Explain {
@@ -226,6 +237,10 @@ fn run(command: Command) -> Result<u8> {
         Command::Report(options) => {
             drop(out);
             return report::run(&options);
+        }
+        Command::Pandium(options) => {
+            drop(out);
+            return pandium::run(&options);
         }
         Command::Explain { code, json } => explain::run(code.as_deref(), json, &mut out)?,
         Command::Init(options) => init::run(&options, &mut out)?,

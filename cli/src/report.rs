@@ -205,7 +205,7 @@ fn rows(html: &mut String, report: &Report) {
     bar(html, &report.rows);
     counts(html, &report.rows);
     for (object, rows) in &report.records {
-        let _ = write!(html, "<h2>Records: {}</h2>\n", esc(object));
+        let _ = writeln!(html, "<h2>Records: {}</h2>", esc(object));
         bar(html, rows);
         counts(html, rows);
     }

@@ -3,4 +3,5 @@
 
 mod import;
 mod look;
+mod pandium;
 mod world;
