@@ -192,3 +192,29 @@ fn read_page(answer: &Answer) -> Option<Page> {
     }
     Some(Page { rows: body.records, next, total: body.total_size })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(body: &str) -> Option<Page> {
+        let answer = Answer {
+            status: http::StatusCode::OK,
+            headers: http::HeaderMap::new(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        };
+        read_page(&answer)
+    }
+
+    #[test]
+    fn done_decides_whether_there_is_another_page() {
+        let with = |done: bool, next: &str| page(&format!(r#"{{"totalSize":1,"done":{done}{next},"records":[{{}}]}}"#));
+        let next = r#","nextRecordsUrl":"/services/data/v67.0/query/01g-2000""#;
+        assert_eq!(with(true, next).unwrap().next, None, "an address although this was the last page");
+        assert_eq!(with(false, next).unwrap().next.as_deref(), Some("/services/data/v67.0/query/01g-2000"));
+        assert_eq!(with(false, ""), None, "more pages but no way to them: not an answer to believe");
+        for body in ["", "[]", "{}", r#"{"totalSize":1,"done":true}"#, "<html>"] {
+            assert_eq!(page(body), None, "{body}");
+        }
+    }
+}

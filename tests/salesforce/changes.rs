@@ -185,30 +185,3 @@ async fn sweeps_under_faults_see_every_record() {
         assert_eq!(all, wanted, "seed {seed}");
     }
 }
-
-#[tokio::test(start_paused = true)]
-async fn zz_measure() {
-    #[allow(clippy::disallowed_methods)]
-    let t = std::time::Instant::now();
-    let world = World::new(OrgSettings::default());
-    for n in 0..100_000 {
-        let n = n.to_string();
-        world.contact(&n, &[("Email", &format!("p{n}@example.com")), ("HubSpot_Contact_Id__c", &n)]);
-    }
-    println!("seeded {:?}", t.elapsed());
-    let (pages, _) = sweep(&world, None).await;
-    println!("swept {:?} {} calls {:?}", t.elapsed(), pages.len(), world.client().counts());
-    let client = world.client();
-    let records: Vec<_> =
-        (50_000..60_000).map(|n| record(json!({"HubSpot_Contact_Id__c": n.to_string(), "LastName": "x"}))).collect();
-    client
-        .write_all(
-            "Contact",
-            hubferry::salesforce::write::Write::Upsert { key: "HubSpot_Contact_Id__c" },
-            &records,
-            NONE,
-        )
-        .await
-        .unwrap();
-    println!("upserted 10k {:?} {:?}", t.elapsed(), client.counts());
-}

@@ -246,6 +246,22 @@ impl Org {
         Some((contact, account))
     }
 
+    /// Puts a value into a field whatever the rules, and moves no date: what a formula does, and what only Salesforce itself writes
+    /// (`IsPersonAccount`, `LastActivityDate`). An empty text clears. `false` if there is no such record or field, or the text does not fit.
+    pub fn force(&mut self, now: Timestamp, object: &str, id: &str, field: &str, text: &str) -> bool {
+        let (Some(table), Some(id)) = (self.table_at(object), ids::full(id)) else { return false };
+        let own = &self.tables[table];
+        let (Some(record), Some(at)) = (own.records.get(&id), own.at(field)) else { return false };
+        let value = if text.is_empty() { Value::Null } else { json!(text) };
+        let Some(Ok(cell)) = own.field(at).map(|field| self.convert(field, &value)) else { return false };
+        let mut cells = record.cells.clone();
+        cells.resize(cells.len().max(at + 1), None);
+        cells[at] = cell;
+        let now = now.as_millisecond();
+        self.tables[table].put(&id, cells, now, now);
+        true
+    }
+
     /// A system process touches a record: `SystemModstamp` moves, `LastModifiedDate` does not.
     pub fn touch(&mut self, now: Timestamp, object: &str, id: &str) -> bool {
         let (Some(table), Some(id)) = (self.table_at(object), ids::full(id)) else { return false };

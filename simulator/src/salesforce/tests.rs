@@ -517,6 +517,37 @@ fn custom_objects_and_hidden_fields_are_described_as_they_behave() {
 }
 
 #[test]
+fn what_only_salesforce_writes_is_forced_and_moves_no_date() {
+    let mut desk = Desk::new(OrgSettings { person_accounts: true, ..OrgSettings::default() });
+    let id = desk.contact("A", &[]);
+    let before = desk.org.look("Contact", &id).unwrap();
+    assert_eq!(before["IsPersonAccount"], "false");
+    desk.wait(60);
+    assert!(desk.org.force(desk.now, "Contact", &id, "IsPersonAccount", "true"));
+    assert!(!desk.org.force(desk.now, "Contact", &id, "Nonsense", "true"));
+    let after = desk.org.look("Contact", &id).unwrap();
+    assert_eq!((after["IsPersonAccount"].as_str(), &after["SystemModstamp"]), ("true", &before["SystemModstamp"]));
+    assert_eq!(desk.names("IsPersonAccount = true"), ["A"]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_statement_and_no_body_is_too_strange_for_an_answer(text in "(?s).{0,60}", tail in "[A-Za-z0-9_ '\\\\(),.=<>!:%-]{0,40}") {
+        let mut desk = Desk::new(OrgSettings::default());
+        for statement in [text.clone(), format!("SELECT Id FROM Contact WHERE {tail}"), format!("SELECT {tail} FROM Contact")] {
+            let said = desk.query(&statement);
+            proptest::prop_assert!(matches!(said.status, 200 | 400 | 414), "{statement:?}: {}", said.text);
+        }
+        for path in ["sobjects/Contact", "composite/sobjects", "composite", "jobs/ingest", "jobs/query"] {
+            let request = desk.request("POST", path).body(Bytes::from(text.clone())).unwrap();
+            proptest::prop_assert!(desk.send(request).status >= 400);
+        }
+        let body = json!({"LastName": text, "Email": tail, "Birthdate": tail, "AccountId": text});
+        proptest::prop_assert!(desk.call("POST", "sobjects/Contact", &body).status < 500);
+    }
+}
+
+#[test]
 fn one_seed_gives_one_run() {
     let run = |seed| {
         let mut desk = Desk::new(OrgSettings { seed, ..OrgSettings::default() });
