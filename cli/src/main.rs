@@ -38,7 +38,7 @@ const SAVED: u8 = 3;
 const DRIFT: u8 = 4;
 
 /// Commands that are planned, and what serves in the meantime.
-const NOT_YET: [(&str, &str); 8] = [
+const NOT_YET: [(&str, &str); 7] = [
     ("serve", "`hubferry demo --keep` leaves a local cloud up"),
     ("check", "a run checks configuration and mapping before its first write"),
     ("plan", "try the file against `hubferry demo --keep` first"),
