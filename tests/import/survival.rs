@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, time::Duration};
 use hubferry::{
     app::Answer,
     clock::Clock,
+    codes,
     report::{Counts, Outcome, Report},
-    state::runs::LEASE,
+    state::runs::{LEASE, RunSource},
 };
 use hubferry_simulator::hubspot::{Fault, Faults, PortalSettings, PropertyDefinition, What};
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
@@ -566,6 +567,27 @@ async fn a_newer_version_does_not_wait_for_one_that_waits_for_midnight() {
     assert_eq!((newer.outcome, newer.rows.read), (Outcome::Done, 500), "{newer:?}");
     let swept = world.handle(json!({ "job": "resume" })).await.unwrap();
     assert!(matches!(swept, Answer::Nothing(_)), "the older run is over: {swept:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_a_machines_own_file_is_left_to_that_machine() {
+    let world = World::new(&contacts(""));
+    let app = world.process();
+    let source = RunSource {
+        bucket: "/home/.hubferry".to_owned(),
+        key: "/home/a.csv".to_owned(),
+        version_id: None,
+        etag: "1".to_owned(),
+        size: 1,
+        sequencer: None,
+    };
+    app.runs().admit("import", "contacts", &source, "", "01M8", |_| false).await.unwrap();
+    let swept = world.handle(json!({ "job": "resume" })).await.unwrap();
+    assert!(matches!(swept, Answer::Nothing(_)), "{swept:?}");
+    let told = world.handle(json!({ "job": "resume", "run_id": "01M8" })).await.unwrap_err();
+    assert!(told.code() == codes::SOURCE_GONE && told.hint().contains("there"), "{told:?}");
+    let run = app.runs().get("01M8").await.unwrap().unwrap();
+    assert_eq!((run.outcome, run.invocations), (None, 0), "nobody touched it");
 }
 
 #[tokio::test(start_paused = true)]
