@@ -207,7 +207,7 @@ enum Stated {
 /// A cell in a format that consists of `%Y`, `%m`, `%d`, `%H`, `%M`, `%S` and signs between them, and that is written with all of its
 /// digits: what nearly all files hold, read in a tenth of the time. `None` says nothing about the cell.
 fn plainly(cell: &str, format: &str) -> Option<DateTime> {
-    let (mut year, mut month, mut day, mut time) = (None, None, None, [0_i8; 3]);
+    let (mut year, mut month, mut day, mut time) = (None, None, None, [None; 3]);
     let (mut format, mut cell) = (format.as_bytes(), cell.as_bytes());
     while let [sign, rest @ ..] = format {
         if *sign != b'%' {
@@ -234,12 +234,13 @@ fn plainly(cell: &str, format: &str) -> Option<DateTime> {
         }
         let small = i8::try_from(number);
         match directive {
-            b'Y' => year = Some(number),
-            b'm' => month = Some(small.ok()?),
-            b'd' => day = Some(small.ok()?),
-            b'H' => time[0] = small.ok()?,
-            b'M' => time[1] = small.ok()?,
-            b'S' => time[2] = small.ok()?,
+            // What stands twice has to be right twice.
+            b'Y' if year.is_none() => year = Some(number),
+            b'm' if month.is_none() => month = Some(small.ok()?),
+            b'd' if day.is_none() => day = Some(small.ok()?),
+            b'H' if time[0].is_none() => time[0] = Some(small.ok()?),
+            b'M' if time[1].is_none() => time[1] = Some(small.ok()?),
+            b'S' if time[2].is_none() => time[2] = Some(small.ok()?),
             _ => return None,
         }
         (format, cell) = (rest, after);
@@ -247,7 +248,7 @@ fn plainly(cell: &str, format: &str) -> Option<DateTime> {
     if !cell.is_empty() {
         return None;
     }
-    let [hour, minute, second] = time;
+    let [hour, minute, second] = time.map(Option::unwrap_or_default);
     let date = Date::new(year?, month?, day?).ok()?;
     Some(date.to_datetime(Time::new(hour, minute, second, 0).ok()?))
 }
