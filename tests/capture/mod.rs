@@ -10,7 +10,6 @@ mod world;
 use std::{collections::BTreeMap, io::Read as _};
 
 use hubferry::{
-    app::Answer,
     objects::{Location, Objects as _},
     report::{CaptureReport, Outcome, Report},
 };
@@ -135,14 +134,5 @@ pub(crate) fn assert_linked(world: &World, lines: &[Value]) {
         let mut there = portal.associations_of("contacts", &id, "companies");
         there.sort_unstable();
         assert_eq!(captured, there, "{id}");
-    }
-}
-
-/// The answers of a schedule that names no capture.
-#[allow(dead_code)]
-pub(crate) fn several(answer: Answer) -> Vec<Report> {
-    match answer {
-        Answer::Several(answers) => answers.into_iter().map(report).collect(),
-        one => vec![report(one)],
     }
 }
