@@ -132,6 +132,20 @@ codes! {
     SALESFORCE_ANSWER_UNREADABLE: "Nothing is lost: the call was sent again. Report it if this goes on.";
     /// The org's calls of the day are spent, or the share that a run may use.
     SALESFORCE_QUOTA: "Nothing to do: the run stops and a later one continues. Look at what else uses the org's API calls if this happens often.";
+    /// A field that a sync needs to tell records apart is missing, or is not as it must be.
+    SYNC_SETUP: "Run `hubferry sync NAME --setup`: it says which fields are needed, and with --create makes the HubSpot one.";
+    /// A run of a sync would do more than its `limits` allow. Nothing was written.
+    SYNC_LIMIT: "Look at `hubferry sync NAME --plan`. If all of it is meant, raise the limit in hubferry.yaml.";
+    /// A run of a sync would delete more records than its `limits` allow. Nothing was deleted.
+    SYNC_DELETES: "Look at `hubferry sync NAME --plan`. If the deletions are meant, raise limits.deletes in hubferry.yaml; else restore the records where they were deleted.";
+    /// The credential belongs to another Salesforce org, or HubSpot account, than the sync's links.
+    SYNC_WRONG_ORG: "Put the credential of the right org into the secret, or give the sync another name: links of one org mean nothing in another.";
+    /// A value cannot be written on the other side as it is.
+    SYNC_VALUE: "Correct the value on the side where it stands; the field is synced when it changes.";
+    /// Salesforce wants a value that HubSpot does not have.
+    REQUIRED_FIELD_MISSING: "Fill the field in HubSpot, or give the pair a `placeholder` in hubferry.yaml.";
+    /// There is no such review, or it cannot be resolved so.
+    REVIEW_INVALID: "Look at `hubferry review list` and `hubferry review show ID`.";
     /// Too many rows were rejected: this is probably the wrong file.
     ABORT_IF_REJECTED: "Look at the rejects. Raise abort_if_rejected if the file is right.";
     /// Mode `mirror` would archive more records than the brake allows.

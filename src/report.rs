@@ -181,6 +181,8 @@ pub struct FilePosition {
 pub enum Position {
     /// An import: `{"byte":…,"line":…}`. Tried first when one is read: a capture's lacks nothing that has no default.
     File(FilePosition),
+    /// A sync: how far each side has come, by its own clock.
+    Sync(SyncPosition),
     /// A capture: `{"mode":…,"itemId":…,"initialTimestamp":…}`.
     Capture(CapturePosition),
 }
@@ -202,9 +204,69 @@ impl Position {
     pub fn file(&self) -> FilePosition {
         match self {
             Self::File(position) => *position,
-            Self::Capture(_) => FilePosition::default(),
+            Self::Sync(_) | Self::Capture(_) => FilePosition::default(),
         }
     }
+}
+
+/// How far a sync has come: what changed before, on each side and by its clock, is in step, in review, refused, or looked at again by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SyncPosition {
+    /// Salesforce's changes up to here; null before the first complete run.
+    pub salesforce_timestamp: Option<Timestamp>,
+    /// HubSpot's.
+    pub hubspot_timestamp: Option<Timestamp>,
+}
+
+/// What a sync's run did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SyncReport {
+    /// The org, by its name in the settings.
+    pub org: String,
+    /// `contacts`, for example.
+    pub hubspot_object: String,
+    /// `Contact`, for example.
+    pub salesforce_object: String,
+    /// Written in HubSpot.
+    pub hubspot: SyncWrites,
+    /// Written in Salesforce.
+    pub salesforce: SyncWrites,
+    /// Records that got a link, created ones among them.
+    pub linked: u64,
+    /// Reviews that were opened.
+    pub reviews_opened: u64,
+    /// Reviews that were closed: resolved, or settled by people on both sides.
+    pub reviews_closed: u64,
+    /// Reviews that wait; of very many at least so many.
+    pub review_open: u64,
+    /// Primary companies that were set or taken off.
+    pub associations: u64,
+    /// Calls to Salesforce; those to HubSpot are the report's `calls`.
+    pub salesforce_calls: u64,
+    /// Those of them that repeated another.
+    pub salesforce_retried: u64,
+    /// Of the org's calls of a day, how many are used by everybody, as last told.
+    pub salesforce_used_percent: Option<f64>,
+    /// Bulk jobs.
+    pub bulk_jobs: u64,
+    /// How far HubSpot's part of the position is behind HubSpot's clock, in seconds; null before the first complete run.
+    pub lag_seconds: Option<u64>,
+}
+
+/// Writes on one side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SyncWrites {
+    /// Records created.
+    pub created: u64,
+    /// Records changed.
+    pub updated: u64,
+    /// Fields cleared, in the changed records.
+    pub blanked: u64,
+    /// Records archived or deleted.
+    pub deleted: u64,
 }
 
 /// What a capture's run wrote.
@@ -303,6 +365,9 @@ pub struct Report {
     /// Of a capture: what it wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<CaptureReport>,
+    /// Of a sync: what it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncReport>,
     /// How many invocations worked on the run.
     pub invocations: u64,
     /// When the run was started.
@@ -328,6 +393,7 @@ mod tests {
     fn a_stored_position_is_read_back_as_what_it_was() {
         for text in [
             r#"{"byte":999,"line":43}"#,
+            r#"{"salesforceTimestamp":"2026-11-22T09:00:00Z","hubspotTimestamp":null}"#,
             r#"{"mode":"cdc","itemId":"256","initialTimestamp":"2026-11-22T09:00:00Z","timestamp":"2026-11-22T09:30:00Z"}"#,
         ] {
             let position: Position = serde_json::from_str(text).unwrap();

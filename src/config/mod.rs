@@ -170,6 +170,29 @@ pub struct SalesforceOrg {
     /// For example `67.0`.
     #[serde(default = "defaults::salesforce_api_version")]
     pub api_version: String,
+    /// The org's id, 15 or 18 characters. With it a credential of another org is refused; without it the first run remembers the org.
+    #[serde(default)]
+    pub org_id: Option<String>,
+    /// Where a run stops, so that the user's other apps have calls left.
+    #[serde(default)]
+    pub quota: SalesforceQuota,
+}
+
+/// How much of an org's calls of a day may be used: a share (`80%`) or a number.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SalesforceQuota {
+    /// By everybody.
+    pub org: Amount,
+    /// By one run.
+    pub run: Amount,
+}
+
+impl Default for SalesforceQuota {
+    fn default() -> Self {
+        Self { org: Amount::Share(0.80), run: Amount::Share(0.25) }
+    }
 }
 
 /// What to do with the objects that match a pattern.
@@ -544,6 +567,24 @@ pub struct Sync {
     /// What one run may do at most.
     #[serde(default)]
     pub limits: SyncLimits,
+    /// The pair of fields by which records without a link are recognised; each value must be unique on both sides. Without it `email` for
+    /// contacts and leads and `domain` for companies, where the fields have it; else records are known by their cross-ids alone.
+    #[serde(default, rename = "match")]
+    pub matched_by: Option<SyncMatch>,
+    /// The sync that keeps accounts and companies in step, for the account of a contact; without it the one that has these objects.
+    #[serde(default)]
+    pub accounts: Option<String>,
+}
+
+/// The pair of fields by which records without a link are recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SyncMatch {
+    /// HubSpot property.
+    pub hubspot: String,
+    /// Salesforce field.
+    pub salesforce: String,
 }
 
 /// One pair of fields.
@@ -560,6 +601,18 @@ pub struct SyncField {
     /// What to do with a true conflict, if not what the sync says.
     #[serde(default)]
     pub on_conflict: Option<OnConflict>,
+    /// HubSpot's values by Salesforce's, where they are called differently: `{ Hot: opportunity }`.
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
+    /// A text that is too long for Salesforce is cut there, and the longer one stays in HubSpot; otherwise it is refused.
+    #[serde(default)]
+    pub truncate: bool,
+    /// What a record without a value gets in Salesforce where Salesforce wants one, `[unknown]` for instance. It never comes back.
+    #[serde(default)]
+    pub placeholder: Option<String>,
+    /// Salesforce is only written if the record has not been changed since it was read, to the second; one call a record.
+    #[serde(default)]
+    pub strict: bool,
 }
 
 /// Who wins, in HubSpot's own words, and one-way rules.
@@ -573,6 +626,8 @@ pub enum SyncRule {
     PreferSalesforceUnlessBlank,
     /// Salesforce.
     AlwaysSalesforce,
+    /// HubSpot, unless it is blank there.
+    PreferHubspotUnlessBlank,
     /// HubSpot.
     AlwaysHubspot,
     /// Neither: the field is left alone.

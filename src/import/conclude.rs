@@ -54,6 +54,7 @@ pub(crate) fn blank_report(
         limit_use_percent: None,
         position: FilePosition::default().into(),
         capture: None,
+        sync: None,
         invocations: 0,
         started_at,
         // As precise as the start, which is stored in milliseconds.

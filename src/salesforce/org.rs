@@ -336,11 +336,11 @@ impl Org {
         let limits = self.parts.quota;
         let Usage { used, most } = quota.org.unwrap_or(Usage { used: 0, most: 0 });
         let message = format!(
-            "{what} was not sent: of the {most} calls a day of org `{}`, {used} are used, {} of them by this run; it stops at {:.0}% of all and {:.0}% of its own",
+            "{what} was not sent: of the {most} calls a day of org `{}`, {used} are used, {} of them by this run; it stops at {} of all and {} of its own",
             self.parts.name,
             quota.run,
-            limits.org_share * 100.0,
-            limits.run_share * 100.0
+            limits.org.of(most),
+            limits.run.of(most)
         );
         Err(Error::new(ErrorKind::DailyLimit, codes::SALESFORCE_QUOTA, message))
     }

@@ -1,17 +1,25 @@
 //! How much of an org's calls a run may use. Salesforce counts calls of everybody over a rolling day. Pure.
 
+use crate::config::{Amount, SalesforceQuota};
+
 /// Where a run stops.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct QuotaLimits {
-    /// Share of the org's calls of a day after which nothing more is asked, whoever used them. The rest is for the user's other apps.
-    pub org_share: f64,
-    /// Share of the org's calls of a day that one run may use.
-    pub run_share: f64,
+    /// Of the org's calls of a day: after so many nothing more is asked, whoever used them. The rest is for the user's other apps.
+    pub org: Amount,
+    /// Of the org's calls of a day: so many may one run use.
+    pub run: Amount,
 }
 
 impl Default for QuotaLimits {
     fn default() -> Self {
-        Self { org_share: 0.80, run_share: 0.25 }
+        Self::from(SalesforceQuota::default())
+    }
+}
+
+impl From<SalesforceQuota> for QuotaLimits {
+    fn from(quota: SalesforceQuota) -> Self {
+        Self { org: quota.org, run: quota.run }
     }
 }
 
@@ -51,9 +59,8 @@ impl Quota {
     /// Calls that may still be made; `None` before the org has told its numbers.
     pub fn left(&self, limits: QuotaLimits) -> Option<u64> {
         let org = self.org?;
-        let part = |share: f64| (org.most as f64 * share.clamp(0.0, 1.0)).floor() as u64;
-        let of_org = part(limits.org_share).saturating_sub(org.used);
-        let of_run = part(limits.run_share).saturating_sub(self.run);
+        let of_org = limits.org.of(org.most).saturating_sub(org.used);
+        let of_run = limits.run.of(org.most).saturating_sub(self.run);
         Some(of_org.min(of_run))
     }
 

@@ -20,7 +20,7 @@ use hubferry::{
     ErrorKind,
     clock::{Clock, Deadline, Rng, VirtualClock},
     codes,
-    config::SalesforceOrg,
+    config::{SalesforceOrg, SalesforceQuota},
     http::{HttpError, HttpService, Sent},
     salesforce::{
         model::{SalesforceId, Values},
@@ -109,7 +109,12 @@ impl World {
     fn client_over(&self, http: Rc<dyn HttpService>, quota: QuotaLimits) -> Org {
         Org::new(OrgParts {
             name: "default".to_owned(),
-            settings: SalesforceOrg { secret: SECRET.to_owned(), api_version: "67.0".to_owned() },
+            settings: SalesforceOrg {
+                secret: SECRET.to_owned(),
+                api_version: "67.0".to_owned(),
+                org_id: None,
+                quota: SalesforceQuota::default(),
+            },
             quota,
             http,
             clock: self.clock.clone(),

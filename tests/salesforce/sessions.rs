@@ -6,6 +6,7 @@ use aws_lc_rs::{
     signature::KeyPair as _,
 };
 use base64::Engine as _;
+use hubferry::config::Amount;
 use hubferry_simulator::salesforce::{ConnectedApp, Fault, Flow, OrgLimits, OrgSettings, What};
 use serde_json::json;
 
@@ -224,7 +225,7 @@ async fn a_run_stops_at_its_share_and_at_the_share_of_the_org_before_the_call_is
         world.org.borrow_mut().change_settings(|settings| settings.limits.used_by_others = 60);
         other.get("Contact", &id, &[], NONE).await.unwrap();
         assert!(other.get("Contact", &id, &[], NONE).await.is_err(), "others have used it: stop at 80 %");
-        let own = world.client_with(QuotaLimits { org_share: 1.0, run_share: 1.0 });
+        let own = world.client_with(QuotaLimits { org: Amount::Share(1.0), run: Amount::Share(1.0) });
         own.get("Contact", &id, &[], NONE).await.unwrap();
     }
 }

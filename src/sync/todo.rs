@@ -1,0 +1,1 @@
+//! What is looked at again in the next run, and what was refused, in the table.

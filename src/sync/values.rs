@@ -1,0 +1,1 @@
+//! Values as both systems write them, in one form in which they are compared. Pure.
