@@ -82,6 +82,8 @@ pub(super) struct Work {
     pub(super) is_new: bool,
     pub(super) created: bool,
     pub(super) wrote: bool,
+    pub(super) counted_hubspot: bool,
+    pub(super) counted_salesforce: bool,
     pub(super) rejected: bool,
     pub(super) deferred: bool,
     /// Nothing more is done about it here.
@@ -254,7 +256,7 @@ impl Job {
             let row = salesforce.get(&link.salesforce_id).cloned();
             match (record, row) {
                 (Some(record), Some(row)) => {
-                    let mut work = self.work(link, Some(before), &record, &row, &candidate);
+                    let mut work = self.pair_of(link, Some(before), &record, &row, &candidate);
                     if row.get("IsConverted") == Some(&serde_json::Value::Bool(true)) {
                         work.link.status = Status::Converted;
                     } else if work.link.status != Status::Merged {
@@ -281,7 +283,7 @@ impl Job {
         Ok(works)
     }
 
-    pub(super) fn work(
+    pub(super) fn pair_of(
         &self,
         link: Link,
         before: Option<Link>,
@@ -290,8 +292,9 @@ impl Job {
         candidate: &Candidate,
     ) -> Work {
         let mapping = &self.mapping;
+        let before_is_none = before.is_none();
         Work {
-            is_new: before.is_none(),
+            is_new: before_is_none,
             before,
             hubspot: sight_hubspot(mapping, record),
             salesforce: sight_salesforce(mapping, row),
@@ -305,8 +308,10 @@ impl Job {
             todo: candidate.todo,
             choice: candidate.review.as_ref().and_then(|id| self.open.get(id)).cloned(),
             isolate: false,
-            created: false,
+            created: candidate.creating.is_some() && before_is_none,
             wrote: false,
+            counted_hubspot: false,
+            counted_salesforce: false,
             rejected: false,
             deferred: false,
             settled: false,
@@ -379,7 +384,7 @@ impl Job {
                     }
                     let mut link = blank_link(record.id.clone(), salesforce_id);
                     adopt_sent(&mut link, candidate.creating.as_ref());
-                    works.push(self.work(link, None, &record, &row, &candidate));
+                    works.push(self.pair_of(link, None, &record, &row, &candidate));
                 }
                 Match::Create if self.may_create(side.other()) => {
                     creations.push(Creation { on: side.other(), source, candidate });
@@ -393,7 +398,7 @@ impl Job {
                     if let Some((record, row)) = chosen {
                         let Some(salesforce_id) = row.id() else { continue };
                         let link = blank_link(record.id.clone(), salesforce_id);
-                        let mut work = self.work(link, None, &record, &row, &candidate);
+                        let mut work = self.pair_of(link, None, &record, &row, &candidate);
                         work.choice = None;
                         works.push(work);
                         continue;
@@ -526,9 +531,10 @@ impl Job {
             salesforce.blanked += blanks(work.decision.to_salesforce.iter().filter(|change| change.blanks()).count());
         }
         for creation in creations {
+            // The other side's record gets the new one's id.
             match creation.on {
-                Side::Hubspot => hubspot.created += 1,
-                Side::Salesforce => salesforce.created += 1,
+                Side::Hubspot => (hubspot.created, salesforce.updated) = (hubspot.created + 1, salesforce.updated + 1),
+                Side::Salesforce => (salesforce.created, hubspot.updated) = (salesforce.created + 1, hubspot.updated + 1),
             }
         }
         match super::plan::over(&hubspot, &salesforce, &self.sync.limits) {
@@ -614,6 +620,7 @@ impl Job {
         }
         for creation in creations {
             planner.writes(creation.on).created += 1;
+            planner.writes(creation.on.other()).updated += 1;
             planner.totals.links += 1;
             if planner.tells() {
                 let (sighted, hubspot_id, salesforce_id) = match &creation.source {

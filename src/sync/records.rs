@@ -169,7 +169,8 @@ impl Job {
 
     async fn deleted_rows(&self, ids: &[SalesforceId]) -> Result<BTreeMap<SalesforceId, Row>> {
         let mut fields = vec!["Id", "IsDeleted"];
-        fields.extend(self.mapping.has_master.then_some("MasterRecordId"));
+        let schema = self.org.describe(&self.mapping.salesforce_object, self.calls_until()).await?;
+        fields.extend(schema.field("MasterRecordId").map(|_| "MasterRecordId"));
         let mut rows = BTreeMap::new();
         for lot in ids.chunks(IDS_OF_A_STATEMENT) {
             let literals: Vec<Literal> = lot.iter().map(Literal::from).collect();

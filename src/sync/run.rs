@@ -9,7 +9,7 @@ use super::{
     chunk::Candidate,
     fields::{self, Mapping, Need},
     links::Links,
-    model::{Review, ReviewKind, Side, Todo, TodoWhy},
+    model::{Choice, Review, ReviewKind, Side, Todo, TodoWhy},
     plan::Planner,
     progress::{Phase, Progress, Update, Window},
     reviews::Reviews,
@@ -20,7 +20,7 @@ use crate::{
     capture::scan::{Scan, ScanState},
     clock::Deadline,
     codes,
-    config::{Sync, SyncDeletes},
+    config::{Config, Sync, SyncDeletes},
     error::{Error, ErrorKind, Result},
     http::retry::ATTEMPT_RESERVE,
     hubspot::{
@@ -55,6 +55,9 @@ const HUBSPOT_OVERLAP: SignedDuration = SignedDuration::from_hours(1);
 
 /// Reviews that one run looks at again.
 pub(super) const REVIEWS_MAX: usize = 5_000;
+
+/// Refusals that are remembered: of more, the same value is sent once more when the record changes.
+const REFUSALS_MAX: usize = 20_000;
 
 /// Put-off records that one run looks at again.
 const TODO_MAX: usize = 20_000;
@@ -106,6 +109,9 @@ pub(super) struct Job {
     pub(super) planner: Option<Planner>,
     /// Lines of what was refused that are not written yet.
     pub(super) refused_lines: Vec<u8>,
+    /// What was refused before, by its ids and field, with the hash of its inputs.
+    pub(super) refused_before: BTreeMap<(Option<String>, Option<SalesforceId>, Option<String>), u64>,
+    pub(super) config: Rc<Config>,
     baseline: Baseline,
 }
 
@@ -179,6 +185,8 @@ impl Job {
             progress,
             planner: None,
             refused_lines: Vec::new(),
+            refused_before: BTreeMap::new(),
+            config: app.config().clone(),
         })
     }
 
@@ -332,6 +340,9 @@ impl Job {
     pub(super) async fn load_reviews(&mut self) -> Result<()> {
         let open = self.reviews.list(REVIEWS_MAX).await?;
         self.open = open.into_iter().map(|review| (review.id.clone(), review)).collect();
+        let refused = self.refusals.list(REFUSALS_MAX).await?;
+        self.refused_before =
+            refused.into_iter().map(|one| ((one.hubspot_id, one.salesforce_id, one.field), one.inputs)).collect();
         Ok(())
     }
 
@@ -449,7 +460,7 @@ impl Job {
     async fn review_phase(&mut self) -> Result<bool> {
         let mut by_side: BTreeMap<Side, Vec<Candidate>> = BTreeMap::new();
         for review in self.open.values() {
-            let again = review.choice.is_some()
+            let again = review.choice.as_ref().is_some_and(|choice| *choice != Choice::Keep || review.kind.is_of_field() || matches!(review.kind, ReviewKind::Delete | ReviewKind::Merge))
                 || matches!(
                     review.kind,
                     ReviewKind::Duplicate | ReviewKind::Identity | ReviewKind::Merge | ReviewKind::Delete | ReviewKind::Taken
