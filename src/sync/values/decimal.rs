@@ -46,7 +46,8 @@ impl Decimal {
             let at = padded.len() - behind;
             (padded.get(..at)?.to_owned(), padded.get(at..)?.to_owned())
         };
-        Some(Self { is_negative, whole, fraction }.tidy())
+        let number = Self { is_negative, whole, fraction }.tidy();
+        (number.whole.len() <= DIGITS_MAX && number.fraction.len() <= DIGITS_MAX).then_some(number)
     }
 
     fn tidy(mut self) -> Self {

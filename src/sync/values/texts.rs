@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
+use crate::hubspot::adopt::bare_domain;
+
 /// Without what Salesforce removes around a text: spaces and control characters; a no-break space stays.
 pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches(|letter: char| letter <= ' ')
@@ -42,6 +44,21 @@ pub(crate) fn is_email(address: &str) -> bool {
         && made_of(domain, "-.")
         && domain.contains('.')
         && domain.split('.').all(|part| !part.is_empty() && !part.starts_with('-') && !part.ends_with('-'))
+}
+
+/// A company's domain, bare: `https://www.Example.com/about` is `example.com`. What has none is compared as a text.
+pub(crate) fn domain(raw: &str) -> Option<String> {
+    let text = text(raw)?;
+    let mut domain = bare_domain(&text);
+    // `www.www.example.com`: each turn takes something away.
+    loop {
+        let barer = bare_domain(&domain);
+        if barer.len() >= domain.len() {
+            break;
+        }
+        domain = barer;
+    }
+    Some(self::text(&domain).unwrap_or(text))
 }
 
 /// Digits, with a leading `+` and, behind an `x`, the extension: `+1 (555) 010-9999 ext. 7` is `+15550109999x7`.
