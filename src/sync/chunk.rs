@@ -177,11 +177,9 @@ impl Job {
                 Side::Salesforce => salesforce_ids.extend(SalesforceId::parse(&candidate.id).ok()),
             }
         }
-        let (mut hubspot, mut salesforce) = futures_util::future::try_join(
-            self.read_hubspot(hubspot_ids),
-            self.read_salesforce(salesforce_ids),
-        )
-        .await?;
+        let (mut hubspot, mut salesforce) =
+            futures_util::future::try_join(self.read_hubspot(hubspot_ids), self.read_salesforce(salesforce_ids))
+                .await?;
 
         let mut works = Box::pin(self.linked_works(linked, &mut hubspot, &mut salesforce)).await?;
         let creations = Box::pin(self.unlinked_works(side, unlinked, hubspot, salesforce, &mut works)).await?;
@@ -455,8 +453,7 @@ impl Job {
             let mut link = work.link.clone();
             let none = Dates::new();
             let dates = dates.get(&at).unwrap_or(&none);
-            let mut decision =
-                decide::decide(&mut link, &mapping.pairs, &work.hubspot, &work.salesforce, dates, tick);
+            let mut decision = decide::decide(&mut link, &mapping.pairs, &work.hubspot, &work.salesforce, dates, tick);
             // What still has no date has no order.
             for pair in std::mem::take(&mut decision.undated) {
                 decision.freeze.push(decide::Freeze { pair, kind: ReviewKind::Conflict });
@@ -534,7 +531,9 @@ impl Job {
             // The other side's record gets the new one's id.
             match creation.on {
                 Side::Hubspot => (hubspot.created, salesforce.updated) = (hubspot.created + 1, salesforce.updated + 1),
-                Side::Salesforce => (salesforce.created, hubspot.updated) = (salesforce.created + 1, hubspot.updated + 1),
+                Side::Salesforce => {
+                    (salesforce.created, hubspot.updated) = (salesforce.created + 1, hubspot.updated + 1)
+                }
             }
         }
         match super::plan::over(&hubspot, &salesforce, &self.sync.limits) {
@@ -742,7 +741,11 @@ impl Job {
     /// Freezes a field. Its review is opened when the link is stored.
     pub(super) fn freeze(&mut self, work: &mut Work, pair: usize, kind: ReviewKind, candidates: Vec<String>) {
         let Some(pair) = self.mapping.pairs.get(pair) else { return };
-        let state = work.link.fields.entry(pair.key.clone()).or_insert_with(|| FieldState { new: true, ..FieldState::default() });
+        let state = work
+            .link
+            .fields
+            .entry(pair.key.clone())
+            .or_insert_with(|| FieldState { new: true, ..FieldState::default() });
         if state.frozen.is_some() {
             return;
         }
@@ -788,8 +791,12 @@ impl Job {
     /// Makes the links of pairs that were found to belong together; who is faster than us wins.
     pub(super) async fn make_links(&mut self, works: &mut [Work]) -> Result<()> {
         let links = self.links.clone();
-        let places: Vec<usize> =
-            works.iter().enumerate().filter(|(_, work)| work.before.is_none() && !work.settled).map(|(at, _)| at).collect();
+        let places: Vec<usize> = works
+            .iter()
+            .enumerate()
+            .filter(|(_, work)| work.before.is_none() && !work.settled)
+            .map(|(at, _)| at)
+            .collect();
         let made: Vec<(usize, Link, super::links::Created)> = stream::iter(places)
             .map(|at| {
                 let links = links.clone();

@@ -2,7 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{End, bulk::POLL_AFTER, data_of, progress::{Done, Progress}, run::Job};
+use super::{
+    End,
+    bulk::POLL_AFTER,
+    data_of,
+    progress::{Done, Progress},
+    run::Job,
+};
 use crate::{
     app::App,
     codes,
@@ -46,9 +52,10 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
         End::Failed(error) => match error.kind() {
             // Salesforce counts over a rolling day: a later run has calls again, and begins where this one stopped.
             ErrorKind::DailyLimit if error.code() == codes::SALESFORCE_QUOTA => (Outcome::Failed, Some(error)),
-            ErrorKind::Throttled { .. } | ErrorKind::DailyLimit | ErrorKind::Unavailable { .. } | ErrorKind::Unknown => {
-                (Outcome::Yielded, Some(error))
-            }
+            ErrorKind::Throttled { .. }
+            | ErrorKind::DailyLimit
+            | ErrorKind::Unavailable { .. }
+            | ErrorKind::Unknown => (Outcome::Yielded, Some(error)),
             _ => (Outcome::Failed, Some(error)),
         },
     };
@@ -61,7 +68,8 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     job.count_costs();
     let loaded = job.saved.is_some();
     let rejects = if outcome.is_final() { join_refused(&job).await? } else { None };
-    job.progress.done.sync.review_open = job.open.values().filter(|review| review.version > 0 && review.choice.is_none()).count() as u64;
+    job.progress.done.sync.review_open =
+        job.open.values().filter(|review| review.version > 0 && review.choice.is_none()).count() as u64;
     let report = report_of(&job, run, outcome, failure.as_ref(), rejects, env.clock.now());
     patiently(env, async || app.runs().still_ours(&lease).await).await?;
     let bucket = data_of(app.config())?.bucket;
@@ -131,7 +139,8 @@ async fn join_refused(job: &Job) -> Result<Option<String>> {
             all.extend_from_slice(&bytes);
         }
     }
-    let at = Location::new(data_of(&job.config)?.bucket, format!("rejects/sync-{}/{}.jsonl", job.sync.name, job.run_id));
+    let at =
+        Location::new(data_of(&job.config)?.bucket, format!("rejects/sync-{}/{}.jsonl", job.sync.name, job.run_id));
     let body: Bytes = all.freeze();
     patiently(&job.env, async || job.env.objects.put(&at, body.clone(), "application/x-ndjson").await).await?;
     for piece in 1..=pieces {
@@ -175,9 +184,10 @@ fn report_of(
     report.error = failure.map(ReportError::from);
     report.notes.clone_from(&done.notes);
     let mut sync = done.sync.clone();
-    sync.lag_seconds = job.progress.hubspot.map(|covered| {
-        u64::try_from(job.account.server_time().duration_since(covered).as_secs()).unwrap_or_default()
-    });
+    sync.lag_seconds = job
+        .progress
+        .hubspot
+        .map(|covered| u64::try_from(job.account.server_time().duration_since(covered).as_secs()).unwrap_or_default());
     let writes = [sync.hubspot, sync.salesforce];
     let quiet = writes.iter().all(|one| one.created + one.updated + one.deleted == 0);
     if outcome == Outcome::Done && quiet && sync.reviews_opened + sync.linked + sync.associations == 0 {

@@ -44,7 +44,8 @@ impl Job {
             Side::Salesforce => Status::SalesforceDeleted,
         };
         let id = self.delete_review_id(&link);
-        let review = candidate.review.as_ref().and_then(|review| self.open.get(review)).filter(|one| one.id == id).cloned();
+        let review =
+            candidate.review.as_ref().and_then(|review| self.open.get(review)).filter(|one| one.id == id).cloned();
         match review.as_ref().and_then(|review| review.choice.clone()) {
             Some(Choice::Side(side)) if side == deleted_in => {
                 return self.delete_other(link, deleted_in, candidate).await;
@@ -83,7 +84,9 @@ impl Job {
             SyncDeletes::Ignore => {}
             SyncDeletes::Review | SyncDeletes::Propagate => {
                 let why = match edited {
-                    true => format!("deleted in {}, and edited in {} since", deleted_in.name(), deleted_in.other().name()),
+                    true => {
+                        format!("deleted in {}, and edited in {} since", deleted_in.name(), deleted_in.other().name())
+                    }
                     false => format!("deleted in {}", deleted_in.name()),
                 };
                 let review = Review {
@@ -110,7 +113,8 @@ impl Job {
         link.fields.iter().any(|(key, state)| {
             let ours = hubspot.as_ref().and_then(|seen| seen.fields.get(key));
             let theirs = salesforce.as_ref().and_then(|seen| seen.fields.get(key));
-            ours.is_some_and(|seen| seen.canon != state.hubspot) || theirs.is_some_and(|seen| seen.canon != state.salesforce)
+            ours.is_some_and(|seen| seen.canon != state.hubspot)
+                || theirs.is_some_and(|seen| seen.canon != state.salesforce)
         })
     }
 
@@ -248,7 +252,12 @@ impl Job {
         }
     }
 
-    async fn follow(&mut self, link: &mut Link, hubspot: Option<String>, salesforce: Option<SalesforceId>) -> Result<bool> {
+    async fn follow(
+        &mut self,
+        link: &mut Link,
+        hubspot: Option<String>,
+        salesforce: Option<SalesforceId>,
+    ) -> Result<bool> {
         let old = link.clone();
         if self.links.move_to(link, hubspot, salesforce).await? {
             for id in [self.delete_review_id(&old), self.merge_review_id(&old)] {
@@ -302,7 +311,11 @@ impl Job {
             link.status = Status::Ignored;
             let id = review.id.clone();
             if !self.keep(link.clone(), &before).await? {
-                return Err(Error::new(ErrorKind::Unavailable { retry_after: None }, codes::STATE_UNAVAILABLE, "a link was changed by another invocation"));
+                return Err(Error::new(
+                    ErrorKind::Unavailable { retry_after: None },
+                    codes::STATE_UNAVAILABLE,
+                    "a link was changed by another invocation",
+                ));
             }
             return self.close_review(&id).await;
         }

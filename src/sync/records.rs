@@ -104,8 +104,7 @@ impl Job {
     /// HubSpot's records by id, by the id that was asked for: a merged one stands there under its present id. What is absent is archived or gone.
     pub(super) async fn read_hubspot(&self, ids: BTreeSet<String>) -> Result<BTreeMap<String, HubspotRecord>> {
         let ids: Vec<String> = ids.into_iter().collect();
-        let wanted =
-            Wanted { properties: self.mapping.hubspot_properties.clone(), history: false, archived: false };
+        let wanted = Wanted { properties: self.mapping.hubspot_properties.clone(), history: false, archived: false };
         let found = self.account.read_records(&self.resource.object, &ids, &wanted, self.calls_until()).await?;
         Ok(found.into_iter().map(|(id, record)| (id, record.into())).collect())
     }
@@ -142,8 +141,7 @@ impl Job {
         &self,
         ids: &BTreeSet<SalesforceId>,
     ) -> Result<BTreeMap<SalesforceId, GoneRow>> {
-        let mut all: BTreeMap<SalesforceId, GoneRow> =
-            ids.iter().map(|id| (id.clone(), GoneRow::Deleted)).collect();
+        let mut all: BTreeMap<SalesforceId, GoneRow> = ids.iter().map(|id| (id.clone(), GoneRow::Deleted)).collect();
         // From a record to the one that has to be asked for it.
         let mut open: BTreeMap<SalesforceId, SalesforceId> = ids.iter().map(|id| (id.clone(), id.clone())).collect();
         for _ in 0..MERGES_MAX {

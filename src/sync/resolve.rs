@@ -1,8 +1,9 @@
 //! The review queue, for people: list, show, resolve.
 
 use super::{
-    find, only_reviews,
+    find,
     model::{Choice, Refused, Review, ReviewKind},
+    only_reviews,
     reviews::{self, Reviews},
     run::REVIEWS_MAX,
     todo::Refusals,
@@ -63,9 +64,7 @@ pub async fn resolve(app: &App, id: &str, choice: Choice, deadline: Deadline, ow
     }
     let report = only_reviews(app, &review.sync, deadline, owner).await?;
     match (store.get(id).await?, report.outcome) {
-        (_, Outcome::Busy | Outcome::Yielded) => {
-            Ok(Resolved::Waits(report.run_id.clone().unwrap_or_default()))
-        }
+        (_, Outcome::Busy | Outcome::Yielded) => Ok(Resolved::Waits(report.run_id.clone().unwrap_or_default())),
         (None, _) => Ok(Resolved::Applied(Box::new(report))),
         (Some(now), _) if now.choice == Some(Choice::Keep) => Ok(Resolved::Applied(Box::new(report))),
         (Some(now), _) => {

@@ -156,7 +156,8 @@ impl Job {
         let earlier = (done.calls, done.table_writes, done.object_requests, done.gb_seconds, done.calls_possible);
         let earlier_salesforce = (done.sync.salesforce_calls, done.sync.salesforce_retried);
         org.set_calls_of_run(earlier_salesforce.0);
-        let accounts = accounts_of(app, sync).map(|name| Rc::new(Links::new(env.table.clone(), env.rng.clone(), &name)));
+        let accounts =
+            accounts_of(app, sync).map(|name| Rc::new(Links::new(env.table.clone(), env.rng.clone(), &name)));
         Ok(Self {
             env: env.clone(),
             runs: app.runs().clone(),
@@ -201,7 +202,9 @@ impl Job {
         match held(&runs, &lease, &*clock, deadline, Box::pin(self.phases(run))).await {
             Ok(end) => Ok(end),
             Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
-            Err(error) if error.kind() == ErrorKind::Invalid && is_brake(&error) => Ok(End::Aborted(error.context(what))),
+            Err(error) if error.kind() == ErrorKind::Invalid && is_brake(&error) => {
+                Ok(End::Aborted(error.context(what)))
+            }
             Err(error) if error.kind() == ErrorKind::Invalid && fresh && self.progress.done.rows.read == 0 => {
                 Ok(End::Invalid(error.context(what)))
             }
@@ -460,11 +463,18 @@ impl Job {
     async fn review_phase(&mut self) -> Result<bool> {
         let mut by_side: BTreeMap<Side, Vec<Candidate>> = BTreeMap::new();
         for review in self.open.values() {
-            let again = review.choice.as_ref().is_some_and(|choice| *choice != Choice::Keep || review.kind.is_of_field() || matches!(review.kind, ReviewKind::Delete | ReviewKind::Merge))
-                || matches!(
-                    review.kind,
-                    ReviewKind::Duplicate | ReviewKind::Identity | ReviewKind::Merge | ReviewKind::Delete | ReviewKind::Taken
-                );
+            let again = review.choice.as_ref().is_some_and(|choice| {
+                *choice != Choice::Keep
+                    || review.kind.is_of_field()
+                    || matches!(review.kind, ReviewKind::Delete | ReviewKind::Merge)
+            }) || matches!(
+                review.kind,
+                ReviewKind::Duplicate
+                    | ReviewKind::Identity
+                    | ReviewKind::Merge
+                    | ReviewKind::Delete
+                    | ReviewKind::Taken
+            );
             if !again {
                 continue;
             }

@@ -49,7 +49,11 @@ pub async fn setup(app: &App, name: &str, create: bool, deadline: Deadline) -> R
             Resource::Cms(_) => sync.hubspot_object.clone(),
         };
         // In the group of a property that is synced: every object has one, by a name of its own.
-        let group = sync.fields.iter().find_map(|field| hubspot.properties.get(&field.hubspot)).map(|one| one.group_name.clone());
+        let group = sync
+            .fields
+            .iter()
+            .find_map(|field| hubspot.properties.get(&field.hubspot))
+            .map(|one| one.group_name.clone());
         let property = NewProperty {
             name: links.hubspot_property.clone(),
             label: format!("Salesforce {} id", sync.salesforce_object),

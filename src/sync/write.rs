@@ -73,7 +73,11 @@ impl Job {
     }
 
     /// The part of a chunk that goes by no job.
-    pub(super) async fn create_all_in_hubspot(&mut self, creations: Vec<Creation>, works: &mut Vec<Work>) -> Result<()> {
+    pub(super) async fn create_all_in_hubspot(
+        &mut self,
+        creations: Vec<Creation>,
+        works: &mut Vec<Work>,
+    ) -> Result<()> {
         let old = works.len();
         Box::pin(self.create_in_hubspot(creations, works)).await?;
         self.begin_pairs(works, old).await?;
@@ -87,7 +91,10 @@ impl Job {
     }
 
     /// The values of a new record in Salesforce. `None`: it cannot be created so, which was told.
-    pub(super) async fn values_for_salesforce(&mut self, record: &HubspotRecord) -> Result<Option<(Values, BTreeMap<String, Canon>, u64)>> {
+    pub(super) async fn values_for_salesforce(
+        &mut self,
+        record: &HubspotRecord,
+    ) -> Result<Option<(Values, BTreeMap<String, Canon>, u64)>> {
         let mapping = self.mapping.clone();
         let sighted = sight_hubspot(&mapping, record);
         let (mut values, mut sent) = (Values::new(), BTreeMap::new());
@@ -105,7 +112,8 @@ impl Job {
                 Err(_) if seen.canon.is_none() && pair.required_in_salesforce => missing.push(pair.salesforce.clone()),
                 Err(_) if seen.canon.is_none() => {}
                 Err(fault) => {
-                    let mut refused = self.refused((Some(record.id.clone()), None), Side::Salesforce, hash_of([seen.raw.as_str()]));
+                    let mut refused =
+                        self.refused((Some(record.id.clone()), None), Side::Salesforce, hash_of([seen.raw.as_str()]));
                     refused.field = Some(pair.salesforce.clone());
                     (refused.code, refused.reason, refused.hint) = (fault.code.to_string(), fault.reason, fault.hint);
                     if pair.required_in_salesforce {
@@ -208,7 +216,8 @@ impl Job {
                 continue;
             };
             let sighted = sight_salesforce(&mapping, &row);
-            let (mut properties, mut sent) = (vec![(mapping.hubspot_link.as_str().into(), id.clone())], BTreeMap::new());
+            let (mut properties, mut sent) =
+                (vec![(mapping.hubspot_link.as_str().into(), id.clone())], BTreeMap::new());
             for pair in mapping.pairs.iter().filter(|pair| pair.writable_in_hubspot) {
                 let Some(seen) = sighted.fields.get(&pair.key).filter(|seen| seen.canon.is_some()) else { continue };
                 match pair.to_hubspot(seen) {
@@ -220,7 +229,8 @@ impl Job {
                         let ids = (None, SalesforceId::parse(&id).ok());
                         let mut refused = self.refused(ids, Side::Hubspot, hash_of([seen.raw.as_str()]));
                         refused.field = Some(pair.hubspot.to_string());
-                        (refused.code, refused.reason, refused.hint) = (fault.code.to_string(), fault.reason, fault.hint);
+                        (refused.code, refused.reason, refused.hint) =
+                            (fault.code.to_string(), fault.reason, fault.hint);
                         self.refuse(refused).await?;
                     }
                 }
@@ -370,7 +380,8 @@ impl Job {
             && !names_another(row)
             && self.links.by_salesforce(std::slice::from_ref(id)).await?.is_empty()
         {
-            let mut work = self.pair_of(blank_link(record.id.clone(), id.clone()), None, &record, row, &one.creation.candidate);
+            let mut work =
+                self.pair_of(blank_link(record.id.clone(), id.clone()), None, &record, row, &one.creation.candidate);
             work.todo = true;
             work.choice = None;
             works.push(work);
@@ -455,7 +466,11 @@ impl Job {
             if work.stamp_salesforce {
                 values.insert(mapping.salesforce_link.clone(), Value::String(work.link.hubspot_id.clone()));
             }
-            let is_strict = work.decision.to_salesforce.iter().any(|change| mapping.pairs.get(change.pair).is_some_and(|pair| pair.strict));
+            let is_strict = work
+                .decision
+                .to_salesforce
+                .iter()
+                .any(|change| mapping.pairs.get(change.pair).is_some_and(|pair| pair.strict));
             if is_strict {
                 strict.push((at, work.link.salesforce_id.clone(), values, work.salesforce_changed));
             } else {
@@ -581,7 +596,8 @@ impl Job {
                             self.freeze_taken(work, pair, Side::Hubspot, candidates);
                         }
                         Some(pair) => {
-                            self.refuse_field(work, pair, Side::Hubspot, reason.code.to_string(), reason.reason).await?;
+                            self.refuse_field(work, pair, Side::Hubspot, reason.code.to_string(), reason.reason)
+                                .await?;
                         }
                         // It does not say which: one by one, in the next round.
                         None if !work.isolate => work.isolate = true,
@@ -608,10 +624,22 @@ impl Job {
     }
 
     /// One field that a side will not take: the others go without it, and it is tried again when its value changes.
-    async fn refuse_field(&mut self, work: &mut Work, pair: usize, by: Side, code: String, reason: String) -> Result<()> {
+    async fn refuse_field(
+        &mut self,
+        work: &mut Work,
+        pair: usize,
+        by: Side,
+        code: String,
+        reason: String,
+    ) -> Result<()> {
         let Some(pair) = self.mapping.pairs.get(pair).cloned() else { return Ok(()) };
-        let value = work.link.fields.get(&pair.key).and_then(|state| state.writes.last()).map_or(0, |write| write.value);
-        let state = work.link.fields.entry(pair.key.clone()).or_insert_with(|| FieldState { new: true, ..FieldState::default() });
+        let value =
+            work.link.fields.get(&pair.key).and_then(|state| state.writes.last()).map_or(0, |write| write.value);
+        let state = work
+            .link
+            .fields
+            .entry(pair.key.clone())
+            .or_insert_with(|| FieldState { new: true, ..FieldState::default() });
         state.refused = Some((by, value));
         state.writes.pop();
         let ids = (Some(work.link.hubspot_id.clone()), Some(work.link.salesforce_id.clone()));
@@ -744,7 +772,11 @@ impl Job {
         }
         let (from, to) = (self.resource.object.clone(), ObjectType("companies".to_owned()));
         let deadline = self.calls_until();
-        let primary = AssociationType { category: "HUBSPOT_DEFINED".to_owned(), type_id: PRIMARY_COMPANY, label: Some("Primary".to_owned()) };
+        let primary = AssociationType {
+            category: "HUBSPOT_DEFINED".to_owned(),
+            type_id: PRIMARY_COMPANY,
+            label: Some("Primary".to_owned()),
+        };
         self.still_ours()?;
         let pairs: Vec<(String, String)> = set.iter().map(|(_, pair)| pair.clone()).collect();
         let made = self.account.associate(&from, &to, Some(&primary), &pairs, deadline).await?;
@@ -762,7 +794,8 @@ impl Job {
                     let ids = (Some(work.link.hubspot_id.clone()), Some(work.link.salesforce_id.clone()));
                     let mut refused = self.refused(ids, Side::Hubspot, 1);
                     refused.field = Some("AccountId".to_owned());
-                    (refused.code, refused.reason, refused.hint) = (reason.code.to_string(), reason.reason, reason.hint);
+                    (refused.code, refused.reason, refused.hint) =
+                        (reason.code.to_string(), reason.reason, reason.hint);
                     self.refuse(refused).await?;
                 }
                 PairVerdict::Unknown => work.deferred = true,
