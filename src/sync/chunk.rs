@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    hubspot::records::Wanted,
     report::RowOutcome,
     salesforce::model::{Row, SalesforceId},
 };
@@ -427,16 +428,24 @@ impl Job {
         let mapping = self.mapping.clone();
         let tick = self.progress.tick;
         let mut undated: Vec<usize> = Vec::new();
+        if first {
+            let in_history = self.written_and_taken_back(works).await?;
+            for (at, work) in works.iter_mut().enumerate().filter(|(_, work)| work.is_active()) {
+                let seen = in_history.contains(&at);
+                decide::settle_intent(&mut work.link, &mapping.pairs, &work.hubspot, &work.salesforce, seen);
+                self.thaw(work).await?;
+            }
+        }
+        let open = &self.open;
+        let kind_of = |id: &str| open.get(id).map_or(ReviewKind::Conflict, |review| review.kind);
         for (at, work) in works.iter_mut().enumerate() {
             if !work.is_active() {
                 continue;
             }
-            if first {
-                decide::settle_intent(&mut work.link, &mapping.pairs, &work.hubspot, &work.salesforce);
-            }
             let mut trial = work.link.clone();
+            let none = Dates::new();
             let decision =
-                decide::decide(&mut trial, &mapping.pairs, &work.hubspot, &work.salesforce, &Dates::new(), tick);
+                decide::decide(&mut trial, &mapping.pairs, &work.hubspot, &work.salesforce, &none, kind_of, tick);
             if decision.undated.is_empty() {
                 self.take_decision(work, trial, decision);
             } else {
@@ -453,12 +462,67 @@ impl Job {
             let mut link = work.link.clone();
             let none = Dates::new();
             let dates = dates.get(&at).unwrap_or(&none);
-            let mut decision = decide::decide(&mut link, &mapping.pairs, &work.hubspot, &work.salesforce, dates, tick);
+            let mut decision =
+                decide::decide(&mut link, &mapping.pairs, &work.hubspot, &work.salesforce, dates, kind_of, tick);
             // What still has no date has no order.
             for pair in std::mem::take(&mut decision.undated) {
                 decision.freeze.push(decide::Freeze { pair, kind: ReviewKind::Conflict });
             }
             self.take_decision(work, link, decision);
+        }
+        Ok(())
+    }
+
+    /// Of which pairs HubSpot's history says that what an intent was to write stood there, although it does not any more.
+    async fn written_and_taken_back(&self, works: &[Work]) -> Result<BTreeSet<usize>> {
+        let open: Vec<(usize, &Work)> = works
+            .iter()
+            .enumerate()
+            .filter(|(_, work)| {
+                let intent = work.link.intent.as_ref().filter(|intent| !intent.hubspot.is_empty());
+                intent.is_some_and(|one| !decide::shows_any(&work.link, Side::Hubspot, &one.hubspot, &work.hubspot))
+                    && work.is_active()
+            })
+            .collect();
+        let mut properties = BTreeSet::new();
+        for intent in open.iter().filter_map(|(_, work)| work.link.intent.as_ref()) {
+            properties.extend(intent.hubspot.keys().filter_map(|key| Some(self.mapping.pair(key)?.hubspot.clone())));
+        }
+        if properties.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let wanted = Wanted { properties: properties.into_iter().collect(), history: true, archived: false };
+        let ids: Vec<String> = open.iter().map(|(_, work)| work.link.hubspot_id.clone()).collect();
+        let found = self.account.read_records(&self.resource.object, &ids, &wanted, self.calls_until()).await?;
+        let stood = |work: &Work| {
+            let (Some(intent), Some(record)) = (&work.link.intent, found.get(&work.link.hubspot_id)) else {
+                return false;
+            };
+            intent.hubspot.iter().any(|(key, written)| {
+                let Some(pair) = self.mapping.pair(key) else { return false };
+                let past = record.history.get(&*pair.hubspot).into_iter().flatten();
+                let mut since = past.filter(|past| past.at.as_millisecond() > intent.hubspot_modified);
+                since.any(|past| pair.of_hubspot(past.value.as_deref()).canon == *written)
+            })
+        };
+        Ok(open.iter().filter(|(_, work)| stood(work)).map(|(at, _)| *at).collect())
+    }
+
+    /// A value that another record had is tried again when it is another value, or free.
+    async fn thaw(&mut self, work: &mut Work) -> Result<()> {
+        let mut closed = Vec::new();
+        for (key, state) in &mut work.link.fields {
+            let Some(review) = state.frozen.as_ref().and_then(|id| self.open.get(id)) else { continue };
+            let (ReviewKind::Taken, Some(field)) = (review.kind, &review.field) else { continue };
+            let now = |sighted: &Sighted| sighted.fields.get(key).map(|seen| seen.canon.clone());
+            let changed = now(&work.hubspot).is_some_and(|canon| canon != field.hubspot_value)
+                || now(&work.salesforce).is_some_and(|canon| canon != field.salesforce_value);
+            if changed || self.freed.contains(&review.id) {
+                closed.extend(state.frozen.take());
+            }
+        }
+        for id in closed {
+            self.close_review(&id).await?;
         }
         Ok(())
     }
@@ -491,11 +555,7 @@ impl Job {
             let pairs = work.decision.undated.iter().filter_map(|pair| self.mapping.pairs.get(*pair));
             properties.extend(pairs.map(|pair| pair.hubspot.clone()));
         }
-        let wanted = crate::hubspot::records::Wanted {
-            properties: properties.into_iter().collect(),
-            history: true,
-            archived: false,
-        };
+        let wanted = Wanted { properties: properties.into_iter().collect(), history: true, archived: false };
         let ids: Vec<String> = ids.into_iter().collect();
         let found = self.account.read_records(&self.resource.object, &ids, &wanted, self.calls_until()).await?;
         let mut all = BTreeMap::new();

@@ -72,7 +72,7 @@ pub(super) fn sight_hubspot(mapping: &Mapping, record: &HubspotRecord) -> Sighte
         let value = record.values.get(&*pair.hubspot)?;
         Some((pair.key.clone(), pair.of_hubspot(value.as_deref())))
     });
-    Sighted { fields: fields.collect(), modified: record.modified }
+    Sighted { fields: fields.collect(), modified: record.modified, edited: record.modified }
 }
 
 /// What the mapping sees of a Salesforce record.
@@ -81,7 +81,9 @@ pub(super) fn sight_salesforce(mapping: &Mapping, row: &Row) -> Sighted {
         let value = row.get(&pair.salesforce)?;
         Some((pair.key.clone(), pair.of_salesforce(value)))
     });
-    Sighted { fields: fields.collect(), modified: row.system_modstamp().map_or(0, Timestamp::as_millisecond) }
+    let modified = row.system_modstamp().map_or(0, Timestamp::as_millisecond);
+    let edited = last_modified(row).map_or(modified, Timestamp::as_millisecond);
+    Sighted { fields: fields.collect(), modified, edited }
 }
 
 /// When anybody changed a Salesforce record last, in milliseconds.

@@ -1,6 +1,10 @@
 //! One invocation's work on a sync: what changed on either side is found, and handed on in chunks.
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -111,6 +115,8 @@ pub(super) struct Job {
     pub(super) refused_lines: Vec<u8>,
     /// What was refused before, by its ids and field, with the hash of its inputs.
     pub(super) refused_before: BTreeMap<(Option<String>, Option<SalesforceId>, Option<String>), u64>,
+    /// Reviews of values that another record had and has no more.
+    pub(super) freed: BTreeSet<String>,
     pub(super) config: Rc<Config>,
     baseline: Baseline,
 }
@@ -187,6 +193,7 @@ impl Job {
             planner: None,
             refused_lines: Vec::new(),
             refused_before: BTreeMap::new(),
+            freed: BTreeSet::new(),
             config: app.config().clone(),
         })
     }
@@ -460,7 +467,36 @@ impl Job {
         }
     }
 
+    /// Which addresses that belonged to another contact are free now.
+    async fn find_freed(&mut self) -> Result<()> {
+        let taken = self.open.values().filter(|review| review.kind == ReviewKind::Taken);
+        let (mut ids, mut values, mut own) = (Vec::new(), Vec::new(), Vec::new());
+        for review in taken {
+            let Some((field, id)) = review.field.as_ref().zip(review.hubspot_id.clone()) else { continue };
+            let is_email = self.mapping.pair(&field.key).is_some_and(|pair| &*pair.hubspot == "email");
+            if let Some(value) =
+                field.salesforce_value.clone().filter(|_| is_email && self.resource.object.is_contacts())
+            {
+                ids.push(review.id.clone());
+                values.push(value);
+                own.push(id);
+            }
+        }
+        if values.is_empty() {
+            return Ok(());
+        }
+        let object = &self.resource.object;
+        let found = self.account.read(object, Some("email"), &values, &[], None, self.calls_until()).await?;
+        for ((review, own), found) in ids.into_iter().zip(own).zip(found) {
+            if found.is_none_or(|found| found.id == own) {
+                self.freed.insert(review);
+            }
+        }
+        Ok(())
+    }
+
     async fn review_phase(&mut self) -> Result<bool> {
+        self.find_freed().await?;
         let mut by_side: BTreeMap<Side, Vec<Candidate>> = BTreeMap::new();
         for review in self.open.values() {
             let again = review.choice.as_ref().is_some_and(|choice| {

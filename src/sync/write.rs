@@ -614,12 +614,20 @@ impl Job {
 
     /// A value that another record has.
     fn freeze_taken(&mut self, work: &mut Work, pair: usize, by: Side, candidates: Vec<String>) {
+        self.choice_refused(work, "another record has the value");
         self.freeze(work, pair, ReviewKind::Taken, candidates);
         let key = self.mapping.pairs.get(pair).map(|pair| pair.key.clone()).unwrap_or_default();
         if let Some(review) = work.link.fields.get(&key).and_then(|state| state.frozen.as_ref())
             && let Some(review) = self.open.get_mut(review)
         {
             review.candidates_of = Some(by);
+        }
+    }
+
+    /// A person's choice cannot be written: it is not tried again and again.
+    fn choice_refused(&mut self, work: &mut Work, why: &str) {
+        if let Some(review) = work.choice.take() {
+            self.note(format!("review {}: the choice was refused: {why}", review.id));
         }
     }
 
@@ -642,6 +650,7 @@ impl Job {
             .or_insert_with(|| FieldState { new: true, ..FieldState::default() });
         state.refused = Some((by, value));
         state.writes.pop();
+        self.choice_refused(work, &reason);
         let ids = (Some(work.link.hubspot_id.clone()), Some(work.link.salesforce_id.clone()));
         let mut refused = self.refused(ids, by, value);
         refused.field = Some(if by == Side::Hubspot { pair.hubspot.to_string() } else { pair.salesforce.clone() });
@@ -656,6 +665,7 @@ impl Job {
     async fn refuse_side(&mut self, work: &mut Work, by: Side, code: String, reason: String) -> Result<()> {
         let inputs = self.inputs_of(work, by);
         work.link.refused = Some((by, inputs));
+        self.choice_refused(work, &reason);
         let ids = (Some(work.link.hubspot_id.clone()), Some(work.link.salesforce_id.clone()));
         let mut refused = self.refused(ids, by, inputs);
         refused.hint = codes::Code::named(&code).map_or(HINT, codes::Code::hint).to_owned();
