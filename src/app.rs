@@ -51,6 +51,9 @@ pub enum Update {
 /// Is told how a job is coming along.
 pub type Watcher = Rc<dyn Fn(&Update)>;
 
+/// Takes lines, each without its end.
+pub type Lines = Rc<dyn Fn(&str)>;
+
 /// The doors, open.
 pub struct Env {
     /// Time.
@@ -87,8 +90,8 @@ impl Env {
 /// What leaves an invocation besides its answer. Nothing, unless it is asked for: a command line's output is for a person, who is told by it.
 #[derive(Clone, Default)]
 pub struct Signals {
-    /// Takes lines of metrics, each without an end.
-    pub metrics: Option<Rc<dyn Fn(&str)>>,
+    /// Takes the lines of metrics.
+    pub metrics: Option<Lines>,
     /// People are told, as the settings say.
     pub notices: bool,
     /// The door to SNS.

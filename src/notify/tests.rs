@@ -18,7 +18,7 @@ use crate::{
     objects::memory::MemoryObjects,
     report::{Counts, Outcome, ReportError},
     secrets::MemorySecrets,
-    state::{Table, memory::MemoryTable},
+    state::memory::MemoryTable,
 };
 
 const ARN: &str = "arn:aws:sns:us-east-1:000000000000:alerts";
