@@ -10,5 +10,6 @@ mod import;
 mod limits;
 mod process;
 mod salesforce;
+mod signals;
 mod support;
 mod template;
