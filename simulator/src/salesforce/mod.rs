@@ -44,8 +44,8 @@ pub use doors::{Fields, Write};
 pub use faults::{Fault, What, When, five_percent};
 pub use ids::full as full_id;
 pub use settings::{
-    Automation, BulkPace, ConnectedApp, CustomObject, DuplicateRule, Flow, OrgLimits, OrgSettings, Rewrite, Test,
-    ValidationRule,
+    Automation, BulkPace, ConnectedApp, CustomObject, DuplicateRule, Flow, OrgLimits, OrgSettings, Rewrite, Scheduled,
+    Test, ValidationRule,
 };
 
 /// Log entries kept; the oldest half goes when it is full.
@@ -116,6 +116,10 @@ pub struct Org {
     deleted_log: Vec<(usize, String, i64)>,
     log: Vec<LogEntry>,
     counts: Counts,
+    /// Automation that was started and is not through: when, which, table, record.
+    started: Vec<(i64, usize, usize, String)>,
+    /// Automation is writing.
+    in_automation: bool,
 }
 
 /// What a handler knows about the call at hand.
@@ -178,6 +182,8 @@ impl Org {
             deleted_log: Vec::new(),
             log: Vec::new(),
             counts: Counts::default(),
+            started: Vec::new(),
+            in_automation: false,
             settings,
         };
         for (object, field) in org.settings.fields.clone() {
@@ -198,6 +204,7 @@ impl Org {
     /// One call.
     pub fn handle(&mut self, now: Timestamp, request: &Request<Bytes>) -> Reply {
         let now_ms = now.as_millisecond();
+        self.run_automation(now);
         self.work_on_jobs(now_ms);
         self.counts.requests += 1;
         let path = request.uri().path().to_owned();
