@@ -8,6 +8,7 @@
 //!
 //! Why it is done so: `docs/decisions/0016-sync.md`.
 
+pub mod decide;
 pub mod fields;
 pub mod links;
 pub mod model;

@@ -92,6 +92,18 @@ pub enum Status {
     Ignored,
 }
 
+impl Status {
+    /// Whether the record of this side was there when it was looked at last.
+    pub fn is_alive_in(self, side: Side) -> bool {
+        match self {
+            Self::HubspotDeleted => side == Side::Salesforce,
+            Self::SalesforceDeleted => side == Side::Hubspot,
+            Self::Gone | Self::Ignored => false,
+            Self::Active | Self::Merged | Self::Converted => true,
+        }
+    }
+}
+
 /// One field of a link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldState {

@@ -1,0 +1,893 @@
+//! Some hundred records at a time: links, both records, decisions, intents, writes, read back, shadows.
+//!
+//! What dies where: before the intent is stored nothing has happened. After it, whoever comes next finds the intent, reads the records and
+//! sees whether the write took place ([`decide::settle_intent`]). The position moves when everything here is stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+
+use super::{
+    decide::{self, Dates, Decision, Sighted},
+    identity::{Match, hubspot_id_of},
+    model::{Canon, FieldState, Link, Review, ReviewField, ReviewKind, Side, Status},
+    plan::{Operation, Planned, PlannedField},
+    records::{GoneRow, HubspotRecord, last_modified, sight_hubspot, sight_salesforce},
+    reviews::Reviews,
+    run::Job,
+};
+use crate::{
+    error::{Error, Result},
+    report::RowOutcome,
+    salesforce::model::{Row, SalesforceId},
+};
+
+/// How often a pair is decided, written and read back: once, again for what automations made of it or a side refused, and once more.
+pub(super) const ROUNDS_MAX: usize = 4;
+
+/// Items of the table that are changed at a time.
+const ITEMS_AT_ONCE: usize = 32;
+
+/// Clocks are known to the second, and an index shows a change with the time of its commit's start.
+const READ_MARGIN_MS: i64 = 5_000;
+
+/// A record to look at.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Candidate {
+    /// Its id on the side that showed it.
+    pub(super) id: String,
+    /// When it was changed, as shown.
+    pub(super) modified: Option<i64>,
+    /// Its place in Salesforce's feed.
+    pub(super) place: Option<(Timestamp, SalesforceId)>,
+    /// Whatever its link says about when it was read.
+    pub(super) force: bool,
+    /// It stands among what was put off.
+    pub(super) todo: bool,
+    /// It was being created on the other side, with these values.
+    pub(super) creating: Option<BTreeMap<String, Canon>>,
+    /// A person has decided about this review of it.
+    pub(super) review: Option<String>,
+}
+
+impl Candidate {
+    pub(super) fn new(id: String) -> Self {
+        Self { id, ..Self::default() }
+    }
+}
+
+/// A pair of records at work.
+pub(super) struct Work {
+    pub(super) link: Link,
+    /// As it is stored; what differs is stored at the end.
+    pub(super) before: Option<Link>,
+    pub(super) hubspot: Sighted,
+    pub(super) salesforce: Sighted,
+    /// What HubSpot's cross-id property holds; `None` where it is blank.
+    pub(super) hubspot_cross: Option<String>,
+    pub(super) salesforce_cross: Option<String>,
+    /// The contact's account; the outer `None`: not known.
+    pub(super) account: Option<Option<SalesforceId>>,
+    pub(super) salesforce_changed: Option<Timestamp>,
+    pub(super) decision: Decision,
+    /// The cross-ids that are to be written.
+    pub(super) stamp_hubspot: bool,
+    pub(super) stamp_salesforce: bool,
+    pub(super) todo: bool,
+    /// What a person has decided.
+    pub(super) choice: Option<Review>,
+    /// HubSpot refused the record and did not say which property: they are sent one by one.
+    pub(super) isolate: bool,
+    pub(super) is_new: bool,
+    pub(super) created: bool,
+    pub(super) wrote: bool,
+    pub(super) rejected: bool,
+    pub(super) deferred: bool,
+    /// Nothing more is done about it here.
+    pub(super) settled: bool,
+}
+
+impl Work {
+    pub(super) fn is_active(&self) -> bool {
+        !self.settled && self.link.status == Status::Active
+    }
+
+    pub(super) fn writes_hubspot(&self) -> bool {
+        self.is_active() && (!self.decision.to_hubspot.is_empty() || self.stamp_hubspot)
+    }
+
+    pub(super) fn writes_salesforce(&self) -> bool {
+        self.is_active() && (!self.decision.to_salesforce.is_empty() || self.stamp_salesforce)
+    }
+
+    pub(super) fn writes(&self) -> bool {
+        self.writes_hubspot() || self.writes_salesforce()
+    }
+
+    fn outcome(&self) -> RowOutcome {
+        match () {
+            () if self.deferred => RowOutcome::Deferred,
+            () if self.rejected => RowOutcome::Rejected,
+            () if self.created => RowOutcome::Created,
+            () if self.wrote => RowOutcome::Updated,
+            () => RowOutcome::Unchanged,
+        }
+    }
+}
+
+/// A record to be created on the other side.
+pub(super) struct Creation {
+    pub(super) on: Side,
+    pub(super) source: Source,
+    pub(super) candidate: Candidate,
+}
+
+/// What it is created from.
+pub(super) enum Source {
+    Hubspot(HubspotRecord),
+    Salesforce(Row),
+}
+
+impl Job {
+    /// Looks at some records of one side, and does what is to be done about them.
+    pub(super) async fn chunk(&mut self, side: Side, candidates: Vec<Candidate>) -> Result<()> {
+        let mut once = BTreeSet::new();
+        let mut candidates: Vec<Candidate> = candidates;
+        candidates.retain(|candidate| once.insert(candidate.id.clone()));
+        if let Some(planner) = &mut self.planner {
+            candidates.retain(|candidate| planner.is_new(side, &candidate.id));
+        }
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let links = self.links_of(side, &candidates).await?;
+        let (mut linked, mut unlinked) = (Vec::new(), Vec::new());
+        for candidate in candidates {
+            match links.get(&candidate.id) {
+                None => unlinked.push(candidate),
+                Some(link) if is_fresh(side, link, &candidate) => {}
+                Some(link) => {
+                    if let Some(planner) = &mut self.planner {
+                        let other = match side {
+                            Side::Hubspot => link.salesforce_id.as_str(),
+                            Side::Salesforce => link.hubspot_id.as_str(),
+                        };
+                        planner.is_new(side.other(), other);
+                    }
+                    linked.push((candidate, link.clone()));
+                }
+            }
+        }
+        if linked.is_empty() && unlinked.is_empty() {
+            return Ok(());
+        }
+        // Read after this moment of either clock.
+        let read_at = (self.account.server_time().as_millisecond(), self.org.server_time().as_millisecond());
+        let mut hubspot_ids: BTreeSet<String> = linked.iter().map(|(_, link)| link.hubspot_id.clone()).collect();
+        let mut salesforce_ids: BTreeSet<SalesforceId> =
+            linked.iter().map(|(_, link)| link.salesforce_id.clone()).collect();
+        for candidate in &unlinked {
+            match side {
+                Side::Hubspot => {
+                    hubspot_ids.insert(candidate.id.clone());
+                }
+                Side::Salesforce => salesforce_ids.extend(SalesforceId::parse(&candidate.id).ok()),
+            }
+        }
+        let (mut hubspot, mut salesforce) = futures_util::future::try_join(
+            self.read_hubspot(hubspot_ids),
+            self.read_salesforce(salesforce_ids),
+        )
+        .await?;
+
+        let mut works = Box::pin(self.linked_works(linked, &mut hubspot, &mut salesforce)).await?;
+        let creations = Box::pin(self.unlinked_works(side, unlinked, hubspot, salesforce, &mut works)).await?;
+        self.apply_choices(&mut works).await?;
+        Box::pin(self.decide_all(&mut works, true)).await?;
+        self.stay_within_limits(&works, &creations)?;
+        if self.planner.is_some() {
+            self.plan_works(&works, &creations);
+            return Ok(());
+        }
+        Box::pin(self.create_all(creations, &mut works)).await?;
+        Box::pin(self.write_rounds(&mut works)).await?;
+        Box::pin(self.associate(&mut works)).await?;
+        self.store(works, read_at).await
+    }
+
+    async fn links_of(&self, side: Side, candidates: &[Candidate]) -> Result<BTreeMap<String, Link>> {
+        match side {
+            Side::Hubspot => {
+                let ids: Vec<String> = candidates.iter().map(|candidate| candidate.id.clone()).collect();
+                self.links.by_hubspot(&ids).await
+            }
+            Side::Salesforce => {
+                let ids: Vec<SalesforceId> =
+                    candidates.iter().filter_map(|candidate| SalesforceId::parse(&candidate.id).ok()).collect();
+                let links = self.links.by_salesforce(&ids).await?;
+                Ok(links.into_iter().map(|(id, link)| (id.to_string(), link)).collect())
+            }
+        }
+    }
+
+    /// Pairs with a link: those of which both records are there go on; what became of the others is dealt with.
+    async fn linked_works(
+        &mut self,
+        linked: Vec<(Candidate, Link)>,
+        hubspot: &mut BTreeMap<String, HubspotRecord>,
+        salesforce: &mut BTreeMap<SalesforceId, Row>,
+    ) -> Result<Vec<Work>> {
+        let missing: BTreeSet<SalesforceId> = linked
+            .iter()
+            .filter(|(_, link)| !salesforce.contains_key(&link.salesforce_id))
+            .map(|(_, link)| link.salesforce_id.clone())
+            .collect();
+        let gone = if missing.is_empty() { BTreeMap::new() } else { self.gone_in_salesforce(&missing).await? };
+        let mut works = Vec::with_capacity(linked.len());
+        for (candidate, mut link) in linked {
+            let before = link.clone();
+            if link.status == Status::Ignored {
+                continue;
+            }
+            // Merged in HubSpot: the record stands under the id of the one that it was merged into.
+            if let Some(survivor) = hubspot.get(&link.hubspot_id).filter(|record| record.id != link.hubspot_id).cloned()
+                && !self.follow_hubspot_merge(&mut link, &survivor).await?
+            {
+                self.settle_todo(&candidate, Side::Hubspot, &before).await?;
+                continue;
+            }
+            if let Some(GoneRow::Merged(winner)) = gone.get(&link.salesforce_id).cloned() {
+                if !self.follow_salesforce_merge(&mut link, &winner).await? {
+                    self.settle_todo(&candidate, Side::Salesforce, &before).await?;
+                    continue;
+                }
+                salesforce.extend(self.read_salesforce(BTreeSet::from([winner])).await?);
+            }
+            let record = hubspot.get(&link.hubspot_id).cloned();
+            let record = match record {
+                None if link.hubspot_id != before.hubspot_id => {
+                    self.read_hubspot(BTreeSet::from([link.hubspot_id.clone()])).await?.into_values().next()
+                }
+                record => record,
+            };
+            let row = salesforce.get(&link.salesforce_id).cloned();
+            match (record, row) {
+                (Some(record), Some(row)) => {
+                    let mut work = self.work(link, Some(before), &record, &row, &candidate);
+                    if row.get("IsConverted") == Some(&serde_json::Value::Bool(true)) {
+                        work.link.status = Status::Converted;
+                    } else if work.link.status != Status::Merged {
+                        if work.link.status != Status::Active {
+                            let id = self.delete_review_id(&work.link);
+                            self.close_review(&id).await?;
+                        }
+                        work.link.status = Status::Active;
+                    }
+                    works.push(work);
+                }
+                (record, row) => {
+                    if row.is_none() && gone.get(&link.salesforce_id) == Some(&GoneRow::There) {
+                        // It may not be seen, or was not for a moment: not the same as gone.
+                        self.put_off(Side::Hubspot, &link.hubspot_id).await?;
+                        self.progress.done.rows.add(RowOutcome::Deferred);
+                        continue;
+                    }
+                    let outcome = self.one_is_gone(link, before, record, row, &candidate).await?;
+                    self.progress.done.rows.add(outcome);
+                }
+            }
+        }
+        Ok(works)
+    }
+
+    pub(super) fn work(
+        &self,
+        link: Link,
+        before: Option<Link>,
+        record: &HubspotRecord,
+        row: &Row,
+        candidate: &Candidate,
+    ) -> Work {
+        let mapping = &self.mapping;
+        Work {
+            is_new: before.is_none(),
+            before,
+            hubspot: sight_hubspot(mapping, record),
+            salesforce: sight_salesforce(mapping, row),
+            hubspot_cross: record.text(&mapping.hubspot_link).map(str::to_owned),
+            salesforce_cross: row.text(&mapping.salesforce_link).map(|text| text.trim().to_owned()),
+            account: row.get("AccountId").map(|id| id.as_str().and_then(|id| SalesforceId::parse(id).ok())),
+            salesforce_changed: last_modified(row),
+            decision: Decision::default(),
+            stamp_hubspot: false,
+            stamp_salesforce: false,
+            todo: candidate.todo,
+            choice: candidate.review.as_ref().and_then(|id| self.open.get(id)).cloned(),
+            isolate: false,
+            created: false,
+            wrote: false,
+            rejected: false,
+            deferred: false,
+            settled: false,
+            link,
+        }
+    }
+
+    /// Records without a link: what they belong to becomes a link; the rest is to be created, or waits for a person.
+    async fn unlinked_works(
+        &mut self,
+        side: Side,
+        unlinked: Vec<Candidate>,
+        mut hubspot: BTreeMap<String, HubspotRecord>,
+        mut salesforce: BTreeMap<SalesforceId, Row>,
+        works: &mut Vec<Work>,
+    ) -> Result<Vec<Creation>> {
+        let mut creations = Vec::new();
+        if unlinked.is_empty() {
+            return Ok(creations);
+        }
+        let mut by_id: BTreeMap<String, Candidate> = BTreeMap::new();
+        let mut matched: Vec<(String, Source, Match)> = Vec::new();
+        match side {
+            Side::Hubspot => {
+                let mut records = Vec::new();
+                for candidate in unlinked {
+                    match hubspot.remove(&candidate.id) {
+                        Some(record) if record.id == candidate.id => {
+                            records.push(record);
+                            by_id.insert(candidate.id.clone(), candidate);
+                        }
+                        // Gone before there was a link, or merged into one that is looked at in its own place.
+                        _ => self.forget(side, &candidate).await?,
+                    }
+                }
+                for (record, found) in Box::pin(self.match_hubspot(records)).await? {
+                    matched.push((record.id.clone(), Source::Hubspot(record), found));
+                }
+            }
+            Side::Salesforce => {
+                let mut rows = Vec::new();
+                for candidate in unlinked {
+                    let id = SalesforceId::parse(&candidate.id).ok();
+                    match id.and_then(|id| salesforce.remove(&id)) {
+                        Some(row) => {
+                            rows.push(row);
+                            by_id.insert(candidate.id.clone(), candidate);
+                        }
+                        None => self.forget(side, &candidate).await?,
+                    }
+                }
+                for (row, found) in Box::pin(self.match_salesforce(rows)).await? {
+                    let id = row.id().map(|id| id.to_string()).unwrap_or_default();
+                    matched.push((id, Source::Salesforce(row), found));
+                }
+            }
+        }
+        for (id, source, found) in matched {
+            let Some(candidate) = by_id.remove(&id) else { continue };
+            self.identity_settled(side, &id, &found).await?;
+            match found {
+                Match::Link(record, row) => {
+                    let Some(salesforce_id) = row.id() else { continue };
+                    if let Some(planner) = &mut self.planner {
+                        // Somebody else of this plan has it already: as in a run, that is for a person to decide.
+                        let other = if side == Side::Hubspot { salesforce_id.as_str() } else { record.id.as_str() };
+                        if !planner.is_new(side.other(), other) {
+                            continue;
+                        }
+                    }
+                    let mut link = blank_link(record.id.clone(), salesforce_id);
+                    adopt_sent(&mut link, candidate.creating.as_ref());
+                    works.push(self.work(link, None, &record, &row, &candidate));
+                }
+                Match::Create if self.may_create(side.other()) => {
+                    creations.push(Creation { on: side.other(), source, candidate });
+                }
+                Match::Create | Match::Skip => {
+                    self.forget(side, &candidate).await?;
+                    self.progress.done.rows.add(RowOutcome::Unchanged);
+                }
+                Match::Review { kind, candidates, candidates_of, why } => {
+                    let chosen = self.chosen_partner(side, &candidate, &source).await?;
+                    if let Some((record, row)) = chosen {
+                        let Some(salesforce_id) = row.id() else { continue };
+                        let link = blank_link(record.id.clone(), salesforce_id);
+                        let mut work = self.work(link, None, &record, &row, &candidate);
+                        work.choice = None;
+                        works.push(work);
+                        continue;
+                    }
+                    let mut review = self.review_of(side, &id, kind, why);
+                    (review.candidates, review.candidates_of) = (candidates, Some(candidates_of));
+                    self.open_review(review).await?;
+                    self.forget(side, &candidate).await?;
+                    self.progress.done.rows.add(RowOutcome::Unchanged);
+                }
+            }
+        }
+        Ok(creations)
+    }
+
+    fn may_create(&self, side: Side) -> bool {
+        use crate::config::SyncCreate;
+        match self.sync.create {
+            SyncCreate::Both => true,
+            SyncCreate::Hubspot => side == Side::Hubspot,
+            SyncCreate::Salesforce => side == Side::Salesforce,
+            SyncCreate::None => false,
+        }
+    }
+
+    /// Decides about all pairs that go on. `first`: intents that were found are settled before.
+    pub(super) async fn decide_all(&mut self, works: &mut [Work], first: bool) -> Result<()> {
+        let mapping = self.mapping.clone();
+        let tick = self.progress.tick;
+        let mut undated: Vec<usize> = Vec::new();
+        for (at, work) in works.iter_mut().enumerate() {
+            if !work.is_active() {
+                continue;
+            }
+            if first {
+                decide::settle_intent(&mut work.link, &mapping.pairs, &work.hubspot, &work.salesforce);
+            }
+            let mut trial = work.link.clone();
+            let decision =
+                decide::decide(&mut trial, &mapping.pairs, &work.hubspot, &work.salesforce, &Dates::new(), tick);
+            if decision.undated.is_empty() {
+                self.take_decision(work, trial, decision);
+            } else {
+                work.decision = decision;
+                undated.push(at);
+            }
+        }
+        if undated.is_empty() {
+            return Ok(());
+        }
+        let dates = self.dates(works, &undated).await?;
+        for at in undated {
+            let Some(work) = works.get_mut(at) else { continue };
+            let mut link = work.link.clone();
+            let none = Dates::new();
+            let dates = dates.get(&at).unwrap_or(&none);
+            let mut decision =
+                decide::decide(&mut link, &mapping.pairs, &work.hubspot, &work.salesforce, dates, tick);
+            // What still has no date has no order.
+            for pair in std::mem::take(&mut decision.undated) {
+                decision.freeze.push(decide::Freeze { pair, kind: ReviewKind::Conflict });
+            }
+            self.take_decision(work, link, decision);
+        }
+        Ok(())
+    }
+
+    fn take_decision(&self, work: &mut Work, link: Link, mut decision: Decision) {
+        work.link = link;
+        // What a person has chosen goes first; the rest as it was decided.
+        if let Some(choice) = work.choice.as_ref().and_then(|review| review.field.as_ref()) {
+            let chosen = |pair: usize| self.mapping.pairs.get(pair).is_some_and(|pair| pair.key == choice.key);
+            decision.freeze.retain(|freeze| !chosen(freeze.pair));
+            decision.to_hubspot.retain(|change| !chosen(change.pair));
+            decision.to_salesforce.retain(|change| !chosen(change.pair));
+            decision.to_hubspot.extend(work.decision.to_hubspot.iter().filter(|one| chosen(one.pair)).cloned());
+            decision.to_salesforce.extend(work.decision.to_salesforce.iter().filter(|one| chosen(one.pair)).cloned());
+        }
+        work.decision = decision;
+        let hubspot_right = work.hubspot_cross.as_deref().and_then(|id| SalesforceId::parse(id).ok());
+        work.stamp_hubspot = hubspot_right.as_ref() != Some(&work.link.salesforce_id);
+        let salesforce_right = work.salesforce_cross.as_deref().and_then(hubspot_id_of);
+        work.stamp_salesforce = salesforce_right.as_deref() != Some(work.link.hubspot_id.as_str());
+        self.drop_refused(work);
+    }
+
+    /// When the fields were changed, for those pairs that are decided by it.
+    async fn dates(&self, works: &[Work], undated: &[usize]) -> Result<BTreeMap<usize, Dates>> {
+        let mut ids = BTreeSet::new();
+        let mut properties = BTreeSet::new();
+        for work in undated.iter().filter_map(|at| works.get(*at)) {
+            ids.insert(work.link.hubspot_id.clone());
+            let pairs = work.decision.undated.iter().filter_map(|pair| self.mapping.pairs.get(*pair));
+            properties.extend(pairs.map(|pair| pair.hubspot.clone()));
+        }
+        let wanted = crate::hubspot::records::Wanted {
+            properties: properties.into_iter().collect(),
+            history: true,
+            archived: false,
+        };
+        let ids: Vec<String> = ids.into_iter().collect();
+        let found = self.account.read_records(&self.resource.object, &ids, &wanted, self.calls_until()).await?;
+        let mut all = BTreeMap::new();
+        for at in undated {
+            let Some(work) = works.get(*at) else { continue };
+            let Some(record) = found.get(&work.link.hubspot_id) else { continue };
+            // Salesforce tells when the record was changed, not the field: at the latest then.
+            let salesforce = work.salesforce_changed.map_or(work.salesforce.modified, Timestamp::as_millisecond);
+            let dates = work.decision.undated.iter().filter_map(|pair| {
+                let name = &self.mapping.pairs.get(*pair)?.hubspot;
+                let newest = record.history.get(&**name)?.first()?;
+                Some((*pair, (newest.at.as_millisecond(), salesforce)))
+            });
+            all.insert(*at, dates.collect());
+        }
+        Ok(all)
+    }
+
+    /// The limits hold for what is done as well as for what was planned.
+    fn stay_within_limits(&self, works: &[Work], creations: &[Creation]) -> Result<()> {
+        if self.planner.is_some() {
+            return Ok(());
+        }
+        let (mut hubspot, mut salesforce) = (self.progress.done.sync.hubspot, self.progress.done.sync.salesforce);
+        for work in works {
+            let blanks = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+            hubspot.updated += u64::from(work.writes_hubspot());
+            salesforce.updated += u64::from(work.writes_salesforce());
+            hubspot.blanked += blanks(work.decision.to_hubspot.iter().filter(|change| change.blanks()).count());
+            salesforce.blanked += blanks(work.decision.to_salesforce.iter().filter(|change| change.blanks()).count());
+        }
+        for creation in creations {
+            match creation.on {
+                Side::Hubspot => hubspot.created += 1,
+                Side::Salesforce => salesforce.created += 1,
+            }
+        }
+        match super::plan::over(&hubspot, &salesforce, &self.sync.limits) {
+            Some((code, message)) => {
+                Err(Error::invalid(code, format!("{message}; what was done before stands, nothing more was written")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn plan_works(&mut self, works: &[Work], creations: &[Creation]) {
+        let mapping = self.mapping.clone();
+        let Some(planner) = &mut self.planner else { return };
+        for work in works {
+            planner.totals.links += u64::from(work.is_new);
+            planner.totals.refused +=
+                work.decision.unwritable.iter().filter(|one| !one.known).count().try_into().unwrap_or(0_u64);
+            let new = work.decision.freeze.iter().filter(|freeze| {
+                let key = mapping.pairs.get(freeze.pair).map(|pair| &pair.key);
+                key.and_then(|key| work.link.fields.get(key)).is_none_or(|state| state.frozen.is_none())
+            });
+            let new: Vec<usize> = new.map(|freeze| freeze.pair).collect();
+            planner.totals.reviews += u64::try_from(new.len()).unwrap_or_default();
+            if !work.writes() {
+                planner.totals.unchanged += 1;
+            }
+            for (side, is_written) in
+                [(Side::Hubspot, work.writes_hubspot()), (Side::Salesforce, work.writes_salesforce())]
+            {
+                if !is_written {
+                    continue;
+                }
+                let changes: Vec<(usize, &Canon, &Canon, &'static str)> = match side {
+                    Side::Hubspot => {
+                        work.decision.to_hubspot.iter().map(|c| (c.pair, &c.old, &c.canon, c.why)).collect()
+                    }
+                    Side::Salesforce => {
+                        work.decision.to_salesforce.iter().map(|c| (c.pair, &c.old, &c.canon, c.why)).collect()
+                    }
+                };
+                let blanked = changes.iter().filter(|(_, old, new, _)| new.is_none() && old.is_some()).count();
+                let writes = planner.writes(side);
+                writes.updated += 1;
+                writes.blanked += u64::try_from(blanked).unwrap_or_default();
+                if planner.tells() {
+                    let why = changes.first().map_or("its link is noted on the record", |(.., why)| *why);
+                    planner.tell(&Planned {
+                        hubspot_id: Some(work.link.hubspot_id.clone()),
+                        salesforce_id: Some(work.link.salesforce_id.to_string()),
+                        side,
+                        operation: if changes.is_empty() { Operation::Link } else { Operation::Update },
+                        fields: planned_fields(&mapping, changes.iter().map(|(pair, old, new, _)| (*pair, *old, *new))),
+                        why: why.to_owned(),
+                    });
+                }
+            }
+            if planner.tells() {
+                for pair in new {
+                    let blank = None;
+                    let key = mapping.pairs.get(pair).map(|pair| pair.key.clone()).unwrap_or_default();
+                    let old = work.salesforce.fields.get(&key).map_or(&blank, |seen| &seen.canon);
+                    let new = work.hubspot.fields.get(&key).map_or(&blank, |seen| &seen.canon);
+                    planner.tell(&Planned {
+                        hubspot_id: Some(work.link.hubspot_id.clone()),
+                        salesforce_id: Some(work.link.salesforce_id.to_string()),
+                        side: Side::Salesforce,
+                        operation: Operation::Review,
+                        fields: planned_fields(&mapping, std::iter::once((pair, old, new))),
+                        why: "changed on both sides".to_owned(),
+                    });
+                }
+                for one in work.decision.unwritable.iter().filter(|one| !one.known) {
+                    planner.tell(&Planned {
+                        hubspot_id: Some(work.link.hubspot_id.clone()),
+                        salesforce_id: Some(work.link.salesforce_id.to_string()),
+                        side: one.side,
+                        operation: Operation::Refused,
+                        fields: Vec::new(),
+                        why: one.fault.reason.clone(),
+                    });
+                }
+            }
+        }
+        for creation in creations {
+            planner.writes(creation.on).created += 1;
+            planner.totals.links += 1;
+            if planner.tells() {
+                let (sighted, hubspot_id, salesforce_id) = match &creation.source {
+                    Source::Hubspot(record) => (sight_hubspot(&mapping, record), Some(record.id.clone()), None),
+                    Source::Salesforce(row) => {
+                        (sight_salesforce(&mapping, row), None, row.id().map(|id| id.to_string()))
+                    }
+                };
+                let blank = None;
+                let values = mapping.pairs.iter().enumerate().filter_map(|(at, pair)| {
+                    let canon = &sighted.fields.get(&pair.key)?.canon;
+                    canon.is_some().then_some((at, &blank, canon))
+                });
+                planner.tell(&Planned {
+                    hubspot_id,
+                    salesforce_id,
+                    side: creation.on,
+                    operation: Operation::Create,
+                    fields: planned_fields(&mapping, values),
+                    why: "it is on one side only".to_owned(),
+                });
+            }
+        }
+    }
+
+    /// Stores what has changed of the links, and counts what became of the pairs.
+    async fn store(&mut self, works: Vec<Work>, read_at: (i64, i64)) -> Result<()> {
+        let mut changed: Vec<Link> = Vec::new();
+        for work in &works {
+            let mut link = work.link.clone();
+            if !work.deferred {
+                link.intent = None;
+                // A record that was put off is looked at again whatever the feeds say.
+                (link.hubspot_read, link.salesforce_read) = read_at;
+            }
+            let differs = work.before.as_ref().is_none_or(|before| {
+                let mut before = before.clone();
+                (before.hubspot_read, before.salesforce_read) = (link.hubspot_read, link.salesforce_read);
+                before != link
+            });
+            let was_read_long_ago = work.before.as_ref().is_none_or(|before| {
+                before.hubspot_read < work.hubspot.modified + READ_MARGIN_MS
+                    || before.salesforce_read < work.salesforce.modified + READ_MARGIN_MS
+            });
+            if differs || was_read_long_ago {
+                changed.push(link);
+            }
+        }
+        let stored = self.links.store(&mut changed).await?;
+        for (link, stored) in changed.iter().zip(stored) {
+            if !stored {
+                // Somebody else is at work on it.
+                self.put_off(Side::Hubspot, &link.hubspot_id).await?;
+            }
+        }
+        let mut reviews = Vec::new();
+        for work in &works {
+            self.progress.done.rows.add(work.outcome());
+            if work.todo && !work.deferred {
+                self.todos.remove(Side::Hubspot, &work.link.hubspot_id).await?;
+                self.todos.remove(Side::Salesforce, work.link.salesforce_id.as_str()).await?;
+            }
+            if work.deferred {
+                self.put_off(Side::Hubspot, &work.link.hubspot_id).await?;
+            }
+            if work.is_active() {
+                reviews.extend(self.field_reviews(work));
+            }
+        }
+        for review in reviews {
+            self.open_review(review).await?;
+        }
+        self.tell();
+        Ok(())
+    }
+
+    /// The reviews of a pair's frozen fields, as they are now.
+    fn field_reviews(&self, work: &Work) -> Vec<Review> {
+        let mut reviews = Vec::new();
+        for pair in &self.mapping.pairs {
+            let Some(state) = work.link.fields.get(&pair.key) else { continue };
+            let Some(id) = &state.frozen else { continue };
+            let (Some(ours), Some(theirs)) =
+                (work.hubspot.fields.get(&pair.key), work.salesforce.fields.get(&pair.key))
+            else {
+                continue;
+            };
+            let known = self.open.get(id);
+            let kind = known.map_or(ReviewKind::Conflict, |known| known.kind);
+            let why = known.map_or_else(|| why_of(kind).to_owned(), |known| known.why.clone());
+            let shown = |of: &Canon| of.clone().filter(|_| !state.new);
+            reviews.push(Review {
+                id: id.clone(),
+                sync: self.sync.name.clone(),
+                kind,
+                hubspot_id: Some(work.link.hubspot_id.clone()),
+                salesforce_id: Some(work.link.salesforce_id.clone()),
+                field: Some(ReviewField {
+                    key: pair.key.clone(),
+                    hubspot: pair.hubspot.to_string(),
+                    salesforce: pair.salesforce.clone(),
+                    hubspot_value: ours.canon.clone(),
+                    salesforce_value: theirs.canon.clone(),
+                    hubspot_before: shown(&state.hubspot),
+                    salesforce_before: shown(&state.salesforce),
+                }),
+                candidates: known.map(|known| known.candidates.clone()).unwrap_or_default(),
+                candidates_of: known.and_then(|known| known.candidates_of),
+                deleted_in: None,
+                why,
+                opened_at: known.map_or_else(|| self.env.clock.now(), |known| known.opened_at),
+                choice: None,
+                version: known.map_or(0, |known| known.version),
+            });
+        }
+        reviews
+    }
+
+    /// Freezes a field. Its review is opened when the link is stored.
+    pub(super) fn freeze(&mut self, work: &mut Work, pair: usize, kind: ReviewKind, candidates: Vec<String>) {
+        let Some(pair) = self.mapping.pairs.get(pair) else { return };
+        let state = work.link.fields.entry(pair.key.clone()).or_insert_with(|| FieldState { new: true, ..FieldState::default() });
+        if state.frozen.is_some() {
+            return;
+        }
+        let id = Reviews::id_of(
+            &self.sync.name,
+            kind,
+            Some(&work.link.hubspot_id),
+            Some(work.link.salesforce_id.as_str()),
+            Some(&pair.key),
+        );
+        state.frozen = Some(id.clone());
+        let mut review = self.review_of(Side::Hubspot, &work.link.hubspot_id, kind, why_of(kind).to_owned());
+        review.id.clone_from(&id);
+        (review.candidates, review.candidates_of) = (candidates, Some(Side::Hubspot));
+        // Only so that its kind is known; it is stored with its values.
+        review.version = 0;
+        self.open.entry(id).or_insert(review);
+    }
+
+    /// Stores links under their versions; those that somebody else has changed are put off.
+    pub(super) async fn store_intents(&mut self, works: &mut [Work]) -> Result<()> {
+        let mut places = Vec::new();
+        let mut links = Vec::new();
+        for (at, work) in works.iter().enumerate() {
+            if work.writes() {
+                places.push(at);
+                links.push(work.link.clone());
+            }
+        }
+        let stored = self.links.store(&mut links).await?;
+        for ((at, link), stored) in places.into_iter().zip(links).zip(stored) {
+            let Some(work) = works.get_mut(at) else { continue };
+            if stored {
+                work.link = link;
+                work.before = Some(work.link.clone());
+            } else {
+                (work.deferred, work.settled) = (true, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the links of pairs that were found to belong together; who is faster than us wins.
+    pub(super) async fn make_links(&mut self, works: &mut [Work]) -> Result<()> {
+        let links = self.links.clone();
+        let places: Vec<usize> =
+            works.iter().enumerate().filter(|(_, work)| work.before.is_none() && !work.settled).map(|(at, _)| at).collect();
+        let made: Vec<(usize, Link, super::links::Created)> = stream::iter(places)
+            .map(|at| {
+                let links = links.clone();
+                let link = works.get(at).map(|work| work.link.clone());
+                async move {
+                    let Some(mut link) = link else { return Ok(None) };
+                    let created = links.create(&mut link).await?;
+                    Ok::<_, Error>(Some((at, link, created)))
+                }
+            })
+            .buffer_unordered(ITEMS_AT_ONCE)
+            .try_filter_map(|made| async move { Ok(made) })
+            .try_collect()
+            .await?;
+        for (at, link, created) in made {
+            let Some(work) = works.get_mut(at) else { continue };
+            match created {
+                super::links::Created::Yes => {
+                    work.link = link;
+                    work.before = Some(work.link.clone());
+                    self.progress.done.sync.linked += 1;
+                }
+                super::links::Created::Hubspot(other) | super::links::Created::Salesforce(other) => {
+                    work.settled = true;
+                    if other.hubspot_id == link.hubspot_id && other.salesforce_id == link.salesforce_id {
+                        // Ours, from a moment ago.
+                        work.deferred = true;
+                        continue;
+                    }
+                    let (side, id, taken) = if other.hubspot_id == link.hubspot_id {
+                        (Side::Salesforce, link.salesforce_id.to_string(), link.hubspot_id.clone())
+                    } else {
+                        (Side::Hubspot, link.hubspot_id.clone(), link.salesforce_id.to_string())
+                    };
+                    let why = "what it belongs to was linked with another record a moment ago".to_owned();
+                    let mut review = self.review_of(side, &id, ReviewKind::Identity, why);
+                    (review.candidates, review.candidates_of) = (vec![taken], Some(side.other()));
+                    self.open_review(review).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn planned_fields<'c>(
+    mapping: &super::fields::Mapping,
+    changes: impl Iterator<Item = (usize, &'c Canon, &'c Canon)>,
+) -> Vec<PlannedField> {
+    let planned = changes.filter_map(|(pair, old, new)| {
+        let pair = mapping.pairs.get(pair)?;
+        Some(PlannedField {
+            hubspot: pair.hubspot.to_string(),
+            salesforce: pair.salesforce.clone(),
+            old: old.clone(),
+            new: new.clone(),
+        })
+    });
+    planned.collect()
+}
+
+/// Whether the link says that this version of the record was read.
+fn is_fresh(side: Side, link: &Link, candidate: &Candidate) -> bool {
+    if candidate.force || link.intent.is_some() {
+        return false;
+    }
+    let read = match side {
+        Side::Hubspot => link.hubspot_read,
+        Side::Salesforce => link.salesforce_read,
+    };
+    candidate.modified.is_some_and(|modified| modified + READ_MARGIN_MS <= read)
+}
+
+pub(super) fn blank_link(hubspot_id: String, salesforce_id: SalesforceId) -> Link {
+    Link {
+        hubspot_id,
+        salesforce_id,
+        status: Status::Active,
+        fields: BTreeMap::new(),
+        hubspot_read: 0,
+        salesforce_read: 0,
+        intent: None,
+        account: None,
+        refused: None,
+        version: 0,
+    }
+}
+
+/// What a record was created with is what the two agreed on.
+pub(super) fn adopt_sent(link: &mut Link, sent: Option<&BTreeMap<String, Canon>>) {
+    for (key, canon) in sent.into_iter().flatten() {
+        let state = FieldState { hubspot: canon.clone(), salesforce: canon.clone(), ..FieldState::default() };
+        link.fields.insert(key.clone(), state);
+    }
+}
+
+/// Why a field waits, for people.
+pub(super) fn why_of(kind: ReviewKind) -> &'static str {
+    match kind {
+        ReviewKind::Conflict => "changed on both sides, to different values",
+        ReviewKind::Flip => "written to and fro: something on each side rewrites what is written",
+        ReviewKind::Taken => "another record has the value, and only one may",
+        ReviewKind::Duplicate => "several records share what they are recognised by",
+        ReviewKind::Identity => "it is not certain which records belong together",
+        ReviewKind::Merge => "two linked records were merged on one side",
+        ReviewKind::Delete => "deleted on one side",
+    }
+}
