@@ -11,4 +11,5 @@ mod limits;
 mod process;
 mod salesforce;
 mod support;
+mod sync;
 mod template;

@@ -236,10 +236,8 @@ pub fn decide(
         let (Some(ours), Some(theirs)) = (hubspot.fields.get(&pair.key), salesforce.fields.get(&pair.key)) else {
             continue;
         };
-        let state = link
-            .fields
-            .entry(pair.key.clone())
-            .or_insert_with(|| FieldState { new: true, ..FieldState::default() });
+        let state =
+            link.fields.entry(pair.key.clone()).or_insert_with(|| FieldState { new: true, ..FieldState::default() });
         let in_step = ours.canon == theirs.canon
             || (ours.canon.is_some() && reads_back(pair, Side::Salesforce, ours, &theirs.canon))
             || (theirs.canon.is_some() && reads_back(pair, Side::Hubspot, theirs, &ours.canon));
@@ -266,10 +264,12 @@ pub fn decide(
                     decision.undated.push(at);
                     continue;
                 }
-                (OnConflict::Latest, Some((hubspot, salesforce)))
-                    if (hubspot - salesforce).abs() > LATEST_GUARD_MS =>
-                {
-                    if hubspot > salesforce { Side::Salesforce } else { Side::Hubspot }
+                (OnConflict::Latest, Some((hubspot, salesforce))) if (hubspot - salesforce).abs() > LATEST_GUARD_MS => {
+                    if hubspot > salesforce {
+                        Side::Salesforce
+                    } else {
+                        Side::Hubspot
+                    }
                 }
                 (OnConflict::Review | OnConflict::Latest, _) => {
                     decision.freeze.push(Freeze { pair: at, kind: ReviewKind::Conflict });
@@ -418,7 +418,11 @@ mod tests {
             assert_eq!(way(rule, changed, there, here), expected, "{rule:?} {changed:?} {there} {here}");
         }
         for rule in [TwoWay, PreferSalesforceUnlessBlank, PreferHubspotUnlessBlank, AlwaysSalesforce, AlwaysHubspot] {
-            assert_eq!(way(rule, Some((false, false)), false, true), Way::Neither, "{rule:?}: what is in step is quiet");
+            assert_eq!(
+                way(rule, Some((false, false)), false, true),
+                Way::Neither,
+                "{rule:?}: what is in step is quiet"
+            );
         }
     }
 

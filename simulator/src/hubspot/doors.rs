@@ -250,6 +250,13 @@ impl Portal {
         linked
     }
 
+    /// The record of type `to` that is a record's primary one, where the pair has such a thing.
+    pub fn primary_of(&self, object: &str, id: &str, to: &str) -> Option<String> {
+        let (from, to, id) = (self.kind(object).ok()?, self.kind(to).ok()?, id.parse().ok()?);
+        let (primary, _) = self.primary_type(from, to)?;
+        self.associations.of(from, id, to).find(|(_, types)| types.contains(&primary)).map(|(far, _)| far.to_string())
+    }
+
     /// The ids of the records of type `to` that a record is linked to, ascending as numbers.
     pub fn associations_of(&self, object: &str, id: &str, to: &str) -> Vec<String> {
         let (Ok(from), Ok(to), Ok(id)) = (self.kind(object), self.kind(to), id.parse::<u64>()) else {

@@ -159,6 +159,11 @@ impl Call<'_> {
 impl Org {
     /// An org as the settings describe it, with the users of its apps.
     pub fn new(settings: OrgSettings) -> Self {
+        Self::with_number(settings, 1)
+    }
+
+    /// The same with an org id of its own: two orgs with different numbers are two orgs.
+    pub fn with_number(settings: OrgSettings, number: u64) -> Self {
         let mut tables: Vec<Table> = catalog::standard(settings.person_accounts).into_iter().map(Table::new).collect();
         for (number, object) in settings.objects.iter().enumerate() {
             tables.push(Table::new(catalog::custom(&object.name, number, &object.fields)));
@@ -166,7 +171,7 @@ impl Org {
         let names = tables.iter().enumerate().map(|(at, table)| (table.kind.name.to_lowercase(), at)).collect();
         let mut org = Self {
             rng: fastrand::Rng::with_seed(settings.seed),
-            id: ids::make("00D", 1),
+            id: ids::make("00D", number),
             tables,
             names,
             hidden: BTreeSet::new(),
