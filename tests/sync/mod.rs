@@ -10,6 +10,7 @@ mod naive;
 mod refusals;
 mod rules;
 mod survival;
+mod world;
 
 use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, time::Duration};
 
