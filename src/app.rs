@@ -27,6 +27,7 @@ use crate::{
     objects::{Location, Objects, s3::S3},
     queue::{Queue, Sqs},
     report::{Outcome, Report},
+    salesforce::org::{Org, OrgParts},
     secrets::{Secrets, SecretsManager},
     state::{
         Table,
@@ -34,6 +35,7 @@ use crate::{
         limits::SharedBudget,
         runs::{Run, Runs},
     },
+    sync,
 };
 
 /// How a job is coming along.
@@ -43,6 +45,8 @@ pub enum Update {
     Import(import::progress::Update),
     /// A capture.
     Capture(Box<capture::progress::Update>),
+    /// A sync.
+    Sync(Box<sync::progress::Update>),
 }
 
 /// Is told how a job is coming along.
@@ -132,6 +136,7 @@ pub struct App {
     matcher: Matcher,
     runs: Rc<Runs>,
     accounts: RefCell<BTreeMap<String, Rc<Account>>>,
+    orgs: RefCell<BTreeMap<String, Rc<Org>>>,
 }
 
 impl App {
@@ -142,7 +147,7 @@ impl App {
     pub fn new(env: Rc<Env>, config: Rc<Config>) -> Result<Self> {
         let runs = Rc::new(Runs::new(env.table.clone(), env.clock.clone()));
         let matcher = Matcher::new(&config.imports)?;
-        Ok(Self { env, config, matcher, runs, accounts: RefCell::default() })
+        Ok(Self { env, config, matcher, runs, accounts: RefCell::default(), orgs: RefCell::default() })
     }
 
     /// The doors.
@@ -151,7 +156,7 @@ impl App {
     }
 
     /// The settings.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &Rc<Config> {
         &self.config
     }
 
@@ -184,6 +189,27 @@ impl App {
         }));
         self.accounts.borrow_mut().insert(name.to_owned(), account.clone());
         Ok(account)
+    }
+
+    /// The Salesforce org of this name; its session and definitions live as long as the process.
+    pub fn org(&self, name: &str) -> Result<Rc<Org>> {
+        if let Some(org) = self.orgs.borrow().get(name) {
+            return Ok(org.clone());
+        }
+        let settings = self.config.salesforce.get(name).ok_or_else(|| {
+            Error::invalid(codes::NAME_UNKNOWN, format!("hubferry.yaml has no Salesforce org `{name}`"))
+        })?;
+        let org = Rc::new(Org::new(OrgParts {
+            name: name.to_owned(),
+            settings: settings.clone(),
+            quota: settings.quota.into(),
+            http: self.env.http.clone(),
+            clock: self.env.clock.clone(),
+            rng: self.env.rng.clone(),
+            secrets: self.env.secrets.clone(),
+        }));
+        self.orgs.borrow_mut().insert(name.to_owned(), org.clone());
+        Ok(org)
     }
 
     /// Does what an event asks for. `owner` is unique to the invocation.
@@ -239,7 +265,7 @@ impl App {
             }
             Event::Resume { run_id: None } => self.sweep(deadline, owner).await,
             Event::Capture { name } => Box::pin(capture::on_schedule(self, name.as_deref(), deadline, owner)).await,
-            Event::Sync { .. } => Err(unavailable("sync")),
+            Event::Sync { name } => Box::pin(sync::on_schedule(self, name.as_deref(), deadline, owner)).await,
             Event::TestEvent => Ok(nothing("S3's test event: notifications arrive".to_owned())),
             Event::Ignored { what } => Ok(nothing(what)),
         }
@@ -254,6 +280,7 @@ impl App {
         }
         match run.job.as_str() {
             "capture" => Box::pin(capture::resume(self, run, deadline, owner)).await,
+            "sync" => Box::pin(sync::resume(self, run, deadline, owner)).await,
             _ => Box::pin(import::resume(self, run, deadline, owner)).await,
         }
     }
@@ -316,10 +343,6 @@ fn failure(message_id: &str) -> BatchItemFailure {
 fn nothing(message: String) -> Answer {
     tracing::info!("{message}");
     Answer::Nothing(message)
-}
-
-fn unavailable(job: &str) -> Error {
-    Error::invalid(codes::JOB_UNAVAILABLE, format!("the job `{job}` is not built yet"))
 }
 
 /// Serves invocations from the Runtime API until the process ends: the Lambda's whole life, and the demo's.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::codes::Code;
 
 /// A HubSpot object type: a name (`contacts`), an object type id (`0-1`, `2-123`) or a fully qualified name (`p123_car`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ObjectType(pub String);

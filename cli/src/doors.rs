@@ -17,12 +17,12 @@ use hubferry::{
     config::{ConfigSource, Environment},
     http::client::ReqwestService,
     objects::{Objects, folder::Folder, local::LocalFiles, s3::S3},
-    secrets::{EnvironmentSecret, Secrets, SecretsManager},
+    secrets::{Secrets, SecretsManager},
     state::{Table, dynamo::DynamoTable, file::FileTable},
 };
 
-/// On the command line it stands in for the secret.
-const HUBSPOT_ACCESS_TOKEN: &str = "HUBSPOT_ACCESS_TOKEN";
+use crate::credentials::{self, Credentials, HUBSPOT_ACCESS_TOKEN};
+
 /// Settings where nothing names others.
 const CONFIG_FILE: &str = "hubferry.yaml";
 /// Where local things are kept, beside the settings.
@@ -41,7 +41,8 @@ Where things are:
   objects   S3; with --local the folder .hubferry/s3/BUCKET/ beside the settings, and
             no AWS account is asked for anything. Of a file that is no object:
             its report, rejects and working files, under .hubferry/ too
-  token     HUBSPOT_ACCESS_TOKEN; without it the secret that the settings name";
+  token     HUBSPOT_ACCESS_TOKEN; without it the secret that the settings name.
+            Of Salesforce: SALESFORCE_CREDENTIAL, the JSON that the secret would hold";
 
 /// Which doors.
 #[derive(Debug, Clone, clap::Args)]
@@ -90,10 +91,8 @@ pub(crate) async fn open(options: &Place, wish: Use, watcher: Option<Watcher>) -
     }
     let source = environment.config()?;
     let folder = local_folder(&source);
-    let token = std::env::var_os(HUBSPOT_ACCESS_TOKEN).and_then(|token| token.into_string().ok());
-    let token = token.filter(|token| !token.trim().is_empty());
     let table_name = environment.table.clone().filter(|_| !options.local);
-    if options.local && token.is_none() && wish != Use::Look {
+    if options.local && credentials::variable(HUBSPOT_ACCESS_TOKEN).is_none() && wish != Use::Look {
         let message =
             format!("the environment variable {HUBSPOT_ACCESS_TOKEN} is not set; with --local nothing else is asked");
         let hint = "Set it to the access token of a private app, or leave --local out.";
@@ -125,12 +124,9 @@ pub(crate) async fn open(options: &Place, wish: Use, watcher: Option<Watcher>) -
             (Rc::new(FileTable::new(path.clone())), path.display().to_string())
         }
     };
-    let secrets: Rc<dyn Secrets> = match (token, &clients) {
-        (Some(token), _) => Rc::new(EnvironmentSecret::new(&token)),
-        (None, Some(clients)) => Rc::new(SecretsManager::new(clients.secrets.clone())),
-        (None, None) => Rc::new(EnvironmentSecret::new("")),
-    };
     let (config, _) = app::read_settings(&source, &*files).await?;
+    let kept = clients.as_ref().map(|clients| Rc::new(SecretsManager::new(clients.secrets.clone())) as Rc<dyn Secrets>);
+    let secrets = Rc::new(Credentials::new(&config, kept));
     let env = Env {
         clock: Rc::new(SystemClock::new()),
         rng: Rc::new(Rng::from_system()),

@@ -24,7 +24,7 @@ use serde_json::json;
 use crate::{
     DONE, FAILED, SAVED, capture,
     doors::{self, Doors, Use},
-    summary, text, turns,
+    summary, sync, text, turns,
     watch::Watch,
 };
 
@@ -93,6 +93,7 @@ fn watcher(watch: &Rc<Watch>) -> hubferry::app::Watcher {
     Rc::new(move |update: &Update| match update {
         Update::Import(update) => watch.import(update),
         Update::Capture(update) => watch.update(update),
+        Update::Sync(update) => watch.sync(update),
     })
 }
 
@@ -178,6 +179,9 @@ async fn show(doors: &Doors, report: &Report, next: &str) -> Result<()> {
         let mut page = capture::show::Page::new(text::has_colour());
         page.report(report, &doors.state);
         return text::print(&page.end());
+    }
+    if report.job == "sync" {
+        return text::print(&sync::show::report(report, &doors.state, text::has_colour()));
     }
     let heading = format!("import {}: {}", report.name, report.source.uri);
     let mut lines = vec![match text::has_colour() {
@@ -299,7 +303,8 @@ async fn continue_run(doors: &Doors, watch: &Watch, run: &Run) -> Result<Report>
         let event = json!({ "job": "resume", "run_id": run.run_id });
         Box::pin(doors.app.handle(event, deadline, &owner)).await
     };
-    if let Some(import) = doors.app.config().imports.iter().find(|import| import.name == run.name) {
+    let import = doors.app.config().imports.iter().find(|import| import.name == run.name);
+    if let Some(import) = import.filter(|_| run.job == "import") {
         watch.set_account(doors.app.account(&import.hubspot)?);
     }
     let report = Box::pin(turns::to_the_end(&doors.app, watch, turn)).await;

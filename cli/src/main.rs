@@ -1,6 +1,7 @@
 //! The hubferry command line: arguments in, exit code out. What each command does is in a module of its own.
 
 mod capture;
+mod credentials;
 mod demo;
 mod doors;
 mod explain;
@@ -8,8 +9,10 @@ mod import;
 mod init;
 mod pandium;
 mod report;
+mod review;
 mod status;
 mod summary;
+mod sync;
 mod text;
 mod turns;
 mod watch;
@@ -38,14 +41,12 @@ const SAVED: u8 = 3;
 const DRIFT: u8 = 4;
 
 /// Commands that are planned, and what serves in the meantime.
-const NOT_YET: [(&str, &str); 7] = [
+const NOT_YET: [(&str, &str); 5] = [
     ("serve", "`hubferry demo --keep` leaves a local cloud up"),
     ("check", "a run checks configuration and mapping before its first write"),
     ("plan", "try the file against `hubferry demo --keep` first"),
     ("apply", "upload the file to the bucket"),
     ("undo", "correct the records with another import"),
-    ("sync", "nothing"),
-    ("review", "nothing"),
 ];
 
 const EXIT_CODES: &str = "\
@@ -82,6 +83,30 @@ static RESUME_HELP: LazyLock<String> = LazyLock::new(|| {
     let examples = "Examples:
   hubferry resume                               all that was cut off
   hubferry resume 01M81X8WAQPWTZFPPZ0WHP7FWS    this run";
+    format!("{examples}\n\n{}", doors::HELP)
+});
+
+static SYNC_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry sync people --setup             which fields are needed on both sides
+  hubferry sync people --setup --create    makes the HubSpot one
+  hubferry sync people --plan              what a run would write, and why
+  hubferry sync people --plan --out plan.jsonl
+  hubferry sync people
+  hubferry sync                            all of them, accounts and companies first
+  hubferry sync people --local             with HUBSPOT_ACCESS_TOKEN and
+                                           SALESFORCE_CREDENTIAL, without any AWS account";
+    format!("{examples}\n\n{}", doors::HELP)
+});
+
+static REVIEW_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry review list
+  hubferry review list --sync people --json
+  hubferry review list --refused
+  hubferry review show k3f9x2m7qa
+  hubferry review resolve k3f9x2m7qa --choose salesforce
+  hubferry review resolve k3f9x2m7qa --choose '+1 555 010 0199'";
     format!("{examples}\n\n{}", doors::HELP)
 });
 
@@ -130,7 +155,7 @@ enum Command {
     /// A run that another process holds is left to it, as is one that has to wait for the account's limit, and one whose file is on another machine.
     #[command(after_help = RESUME_HELP.as_str())]
     Resume(import::ResumeOptions),
-    /// Show what each import and capture did last and where it stands, and which runs are open.
+    /// Show what each import, capture and sync did last and where it stands, and which runs are open.
     #[command(after_help = STATUS_HELP.as_str())]
     Status(status::Options),
     /// Write a run's report as one HTML page that needs nothing else.
@@ -145,6 +170,18 @@ enum Command {
     /// a sample. What changed after the capture's position is no drift. Nothing is written.
     #[command(after_help = CAPTURE_HELP.as_str())]
     Capture(capture::Options),
+    /// Bring Salesforce and HubSpot into step, from here; or show what that would write.
+    ///
+    /// Works on the sync's run until its end: everything, the first time, then what has changed since the last run, on either side. It goes on where
+    /// the last run stopped, here or in AWS. Ctrl-C stops after what is being written is stored.
+    ///
+    /// With --plan nothing is written anywhere: each record and field is shown, old and new, with the reason, and the totals beside the limits. Values
+    /// are shown. With --setup it says which fields the sync needs.
+    #[command(after_help = SYNC_HELP.as_str())]
+    Sync(sync::Options),
+    /// Decide what a sync cannot: list, show and resolve what waits for a person.
+    #[command(after_help = REVIEW_HELP.as_str())]
+    Review(review::Options),
     /// Run as a Pandium integration: a CSV in S3 becomes contacts and companies in HubSpot.
     ///
     /// Settings, credentials and the last run's output come as the variables PAN_CFG_*, PAN_SEC_* and PAN_CTX_*; no settings file and no table are
@@ -237,6 +274,14 @@ fn run(command: Command) -> Result<u8> {
         Command::Report(options) => {
             drop(out);
             return report::run(&options);
+        }
+        Command::Sync(options) => {
+            drop(out);
+            return sync::run(&options);
+        }
+        Command::Review(options) => {
+            drop(out);
+            return review::run(&options);
         }
         Command::Pandium(options) => {
             drop(out);

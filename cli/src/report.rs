@@ -170,6 +170,7 @@ fn page(report: &Report) -> String {
         }
         None => rows(&mut html, report),
     }
+    sync(&mut html, report);
     rejects(&mut html, report);
     calls(&mut html, report);
     source(&mut html, report);
@@ -297,6 +298,49 @@ fn code_page(code: &str) -> String {
     }
 }
 
+/// What a sync wrote, side by side.
+fn sync(html: &mut String, report: &Report) {
+    let Some(sync) = &report.sync else { return };
+    let _ = write!(
+        html,
+        "<h2>Sync</h2>\n<p>HubSpot {} {} and Salesforce {} {}.</p>\n<table>\n<thead><tr><th></th><th>HubSpot</th><th>Salesforce</th></tr></thead>\n<tbody>\n",
+        esc(&report.account),
+        esc(&sync.hubspot_object),
+        esc(&sync.org),
+        esc(&sync.salesforce_object)
+    );
+    let (ours, theirs) = (&sync.hubspot, &sync.salesforce);
+    for (name, here, there) in [
+        ("Records created", ours.created, theirs.created),
+        ("Records updated", ours.updated, theirs.updated),
+        ("Fields cleared", ours.blanked, theirs.blanked),
+        ("Records deleted", ours.deleted, theirs.deleted),
+        ("Calls", report.calls.total, sync.salesforce_calls),
+    ] {
+        let _ = writeln!(
+            html,
+            "<tr><th scope=\"row\">{name}</th><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            grouped(here),
+            grouped(there)
+        );
+    }
+    html.push_str("</tbody>\n</table>\n");
+    let mut facts = vec![
+        ("Links made", grouped(sync.linked)),
+        ("Reviews opened", grouped(sync.reviews_opened)),
+        ("Reviews closed", grouped(sync.reviews_closed)),
+        ("Waiting for a person", grouped(sync.review_open)),
+        ("Primary companies set", grouped(sync.associations)),
+        ("Bulk jobs", grouped(sync.bulk_jobs)),
+    ];
+    facts.extend(
+        sync.salesforce_used_percent
+            .map(|percent| ("Of the org's calls of a day, by everybody", format!("{percent} %"))),
+    );
+    facts.extend(sync.lag_seconds.map(|lag| ("Behind HubSpot's clock", format!("{} s", grouped(lag)))));
+    table(html, &facts);
+}
+
 fn calls(html: &mut String, report: &Report) {
     let calls = &report.calls;
     let mut facts = vec![
@@ -337,12 +381,15 @@ fn source(html: &mut String, report: &Report) {
         Position::File(position) => {
             facts.push(("Position", format!("line {}, byte {}", grouped(position.line), grouped(position.byte))));
         }
+        Position::Sync(position) => {
+            facts.push(("Position", serde_json::to_string(position).unwrap_or_default()));
+        }
         Position::Capture(position) => {
             facts.push(("Position", serde_json::to_string(position).unwrap_or_default()));
         }
     }
     let source = &report.source;
-    if report.capture.is_none() {
+    if report.capture.is_none() && report.sync.is_none() {
         facts.push(("Bytes", grouped(source.bytes)));
         facts.push(("Entity tag", source.etag.clone()));
         facts.extend(source.version_id.clone().map(|version| ("Version", version)));

@@ -1,9 +1,10 @@
-//! `hubferry status`: what each import and capture did last, where it stands, and which runs are open.
+//! `hubferry status`: what each import, capture and sync did last, where it stands, and which runs are open.
 
 use anyhow::Result;
 use hubferry::{
     report::Position,
     state::runs::{LastRun, RunContext},
+    sync::resolve,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -37,6 +38,8 @@ struct Status {
     imports: Vec<Job>,
     /// The settings' captures, in their order.
     captures: Vec<Job>,
+    /// The settings' syncs, in their order.
+    syncs: Vec<SyncJob>,
     /// Runs that are not over, oldest first.
     open_runs: Vec<OpenRun>,
 }
@@ -50,13 +53,27 @@ struct Job {
     r#match: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resource: Option<String>,
-    /// Of a capture: where the next run goes on; null before the first run has ended.
+    /// Of a capture or sync: where the next run goes on; null before the first run has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<Value>,
     /// Null: it never ran to an end.
     last_run: Option<LastRun>,
     /// Null: no run was ever `done`.
     last_successful_run: Option<LastRun>,
+}
+
+#[derive(Debug, Serialize)]
+struct SyncJob {
+    #[serde(flatten)]
+    job: Job,
+    /// The org, by its name in the settings.
+    org: String,
+    hubspot_object: String,
+    salesforce_object: String,
+    /// What waits for a person.
+    reviews: usize,
+    /// Records and fields that one of the two will not take.
+    refused: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -139,6 +156,35 @@ async fn look(doors: &Doors) -> Result<Status> {
             last_successful_run,
         });
     }
+    let mut syncs = Vec::new();
+    for sync in &app.config().syncs {
+        let (last_run, last_successful_run) = context("sync", &sync.name).await?;
+        let (position, reviews, refused) = match doors.no_state {
+            true => (None, 0, 0),
+            false => (
+                runs.stream("sync", &sync.name).await?,
+                resolve::list(app, Some(&sync.name)).await?.len(),
+                resolve::refused(app, Some(&sync.name)).await?.len(),
+            ),
+        };
+        let position = position.and_then(|stream| serde_json::from_str(&stream.position).ok());
+        syncs.push(SyncJob {
+            job: Job {
+                name: sync.name.clone(),
+                account: sync.hubspot.clone(),
+                r#match: None,
+                resource: None,
+                position: Some(position.unwrap_or_default()),
+                last_run,
+                last_successful_run,
+            },
+            org: sync.salesforce.clone(),
+            hubspot_object: sync.hubspot_object.to_string(),
+            salesforce_object: sync.salesforce_object.clone(),
+            reviews,
+            refused,
+        });
+    }
     let open = if doors.no_state { Vec::new() } else { runs.open_runs().await? };
     for (run_id, _) in open {
         let Some(run) = runs.get(&run_id).await?.filter(|run| run.outcome.is_none()) else { continue };
@@ -161,7 +207,7 @@ async fn look(doors: &Doors) -> Result<Status> {
             run_id,
         });
     }
-    Ok(Status { at: now, state: doors.state.clone(), imports, captures, open_runs })
+    Ok(Status { at: now, state: doors.state.clone(), imports, captures, syncs, open_runs })
 }
 
 impl Status {
@@ -174,6 +220,19 @@ impl Status {
             for job in jobs {
                 heading(&mut lines, &format!("{kind} {}", job.name));
                 self.job(&mut lines, job);
+            }
+        }
+        for sync in &self.syncs {
+            heading(&mut lines, &format!("sync {}", sync.job.name));
+            self.job(&mut lines, &sync.job);
+            for (count, name, option) in
+                [(sync.reviews, "review      ", ""), (sync.refused, "refused     ", " --refused")]
+            {
+                if count > 0 {
+                    let text =
+                        format!("{}: hubferry review list{option} --sync {}", grouped(count as u64), sync.job.name);
+                    lines.extend(wrap(&format!("  {name}"), &text, WIDTH));
+                }
             }
         }
         if !self.open_runs.is_empty() {
@@ -238,6 +297,12 @@ impl Status {
 fn position(position: &Value) -> String {
     let text = |name: &str| position.get(name).and_then(Value::as_str).unwrap_or_default();
     let number = |name: &str| position.get(name).and_then(Value::as_u64).unwrap_or_default();
+    if let (Some(salesforce), Some(hubspot)) = (
+        position.get("salesforceTimestamp").and_then(Value::as_str),
+        position.get("hubspotTimestamp").and_then(Value::as_str),
+    ) {
+        return format!("Salesforce's changes to {salesforce}, HubSpot's to {hubspot}");
+    }
     match (text("mode"), position.get("byte")) {
         ("snapshot", _) => format!("snapshot, to id {}", text("itemId")),
         ("cdc", _) => format!("changes before {} are captured", text("timestamp")),
@@ -246,7 +311,7 @@ fn position(position: &Value) -> String {
     }
 }
 
-fn age(seconds: i64) -> String {
+pub(crate) fn age(seconds: i64) -> String {
     match seconds.max(0) {
         seconds @ 0..120 => format!("{seconds} s"),
         seconds @ 120..7_200 => format!("{} min", seconds / 60),
@@ -269,6 +334,11 @@ mod tests {
         let shown = |json: &str| position(&serde_json::from_str(json).unwrap());
         assert_eq!(shown(r#"{"byte":12345,"line":101}"#), "line 101, byte 12,345");
         assert_eq!(shown("null"), "at the start");
+        assert_eq!(shown(r#"{"salesforceTimestamp":null,"hubspotTimestamp":null}"#), "at the start");
+        assert_eq!(
+            shown(r#"{"salesforceTimestamp":"2026-11-22T09:00:00Z","hubspotTimestamp":"2026-11-22T09:00:01Z"}"#),
+            "Salesforce's changes to 2026-11-22T09:00:00Z, HubSpot's to 2026-11-22T09:00:01Z"
+        );
         assert_eq!(shown(r#"{"mode":"snapshot","itemId":"7"}"#), "snapshot, to id 7");
     }
 }

@@ -17,15 +17,19 @@ pub(crate) fn json_line(value: &Value) -> Result<()> {
 
 /// An error as one line of JSON on standard output: `{"error":{code,message,hint}}`, code and hint null where it has none.
 pub(crate) fn json_error(error: &anyhow::Error) -> Result<()> {
+    json_line(&json!({ "error": told(error) }))
+}
+
+/// An error as JSON: `{code,message,hint}`.
+pub(crate) fn told(error: &anyhow::Error) -> Value {
     let whole = format!("{error:#}");
-    let told = match error.downcast_ref::<hubferry::Error>() {
+    match error.downcast_ref::<hubferry::Error>() {
         Some(error) => {
             let message = whole.trim_start_matches(&format!("{}: ", error.code()));
             json!({ "code": error.code().as_str(), "message": message, "hint": error.hint() })
         }
         None => json!({ "code": null, "message": whole, "hint": null }),
-    };
-    json_line(&json!({ "error": told }))
+    }
 }
 
 /// Whether standard output takes colour.

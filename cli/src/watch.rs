@@ -1,4 +1,4 @@
-//! How an import, a capture, or a capture's check, is coming along: a line that moves on a terminal, plain lines elsewhere. On standard error, so that standard output
+//! How an import, a capture or its check, or a sync is coming along: a line that moves on a terminal, plain lines elsewhere. On standard error, so that standard output
 //! holds the result alone.
 
 use std::{
@@ -17,6 +17,7 @@ use hubferry::{
     clock::{Clock as _, SystemClock},
     hubspot::account::Account,
     import::progress::Update as ImportUpdate,
+    sync::progress::{Phase, Update as SyncUpdate},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -78,6 +79,13 @@ impl Watch {
     pub(crate) fn update(&self, update: &Update) {
         if self.is_due() {
             self.show(&describe(update, self.rate(update.changes.emitted())));
+        }
+    }
+
+    /// What a sync tells.
+    pub(crate) fn sync(&self, update: &SyncUpdate) {
+        if self.is_due() {
+            self.show(&describe_sync(update, self.rate(update.rows.read)));
         }
     }
 
@@ -225,6 +233,36 @@ fn describe(update: &Update, rate: Option<f64>) -> String {
     text
 }
 
+/// One line, what matters first: it may be cut at the end.
+fn describe_sync(update: &SyncUpdate, rate: Option<f64>) -> String {
+    let phase = match &update.phase {
+        Phase::Open => "begins",
+        Phase::Counting => "counting",
+        Phase::Reviews => "what was decided",
+        Phase::Todo => "what was put off",
+        Phase::Salesforce(_) => "Salesforce's changes",
+        Phase::Hubspot { .. } => "HubSpot's changes",
+        Phase::Bin(_) => "HubSpot's deletes",
+        Phase::Complete => "ends",
+    };
+    let mut text = format!("{}: {phase}, {} looked at", update.name, grouped(update.rows.read));
+    let (hubspot, salesforce) = (&update.sync.hubspot, &update.sync.salesforce);
+    for (writes, name) in [(hubspot, "HubSpot"), (salesforce, "Salesforce")] {
+        let written = writes.created + writes.updated + writes.deleted;
+        if written > 0 {
+            let _ = write!(text, ", {} to {name}", grouped(written));
+        }
+    }
+    if let Some(rate) = rate {
+        let _ = write!(text, ", {rate:.0} a second");
+    }
+    if update.sync.reviews_opened > 0 {
+        let _ = write!(text, ", {} for review", grouped(update.sync.reviews_opened));
+    }
+    let _ = write!(text, ", {} + {} calls", grouped(update.calls.total), grouped(update.sync.salesforce_calls));
+    text
+}
+
 /// Records by operation; those that are none are left out.
 pub(crate) fn operations(changes: &ChangeCounts) -> String {
     let kinds = [
@@ -287,6 +325,29 @@ mod tests {
         assert_eq!(text, "5,000 rows, 12 rejected, 1842 a second, limit 50 %, 5 s left");
         update.bytes_total = 2_000_000_000;
         assert!(describe_import(&update, &pace).ends_with(", 5 h 33 min left"));
+    }
+
+    #[test]
+    fn a_line_of_a_sync_says_what_it_does_what_it_wrote_and_fits() {
+        let mut update = SyncUpdate {
+            run_id: "r".to_owned(),
+            name: "people".to_owned(),
+            phase: Phase::Hubspot { after: None },
+            rows: hubferry::report::Counts::default(),
+            sync: hubferry::report::SyncReport::default(),
+            calls: Calls::default(),
+            seconds: 1.0,
+        };
+        assert_eq!(describe_sync(&update, None), "people: HubSpot's changes, 0 looked at, 0 + 0 calls");
+        update.rows.read = 12_345;
+        update.sync.hubspot.updated = 1_200;
+        update.sync.salesforce.created = 7;
+        update.sync.reviews_opened = 3;
+        let text = describe_sync(&update, Some(431.3));
+        assert_eq!(
+            text,
+            "people: HubSpot's changes, 12,345 looked at, 1,200 to HubSpot, 7 to Salesforce, 431 a second, 3 for review, 0 + 0 calls"
+        );
     }
 
     #[test]

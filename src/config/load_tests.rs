@@ -227,7 +227,7 @@ fn each_mistake_is_told_once_with_its_place() {
         ),
         (
             &EXAMPLE.replace("- name: cdc", "- name: contacts"),
-            "imports[2].name: `contacts` is the name of the one on line 17 already",
+            "imports[2].name: `contacts` is the name of the one on line 19 already",
         ),
         (
             &EXAMPLE.replace("incoming/people/**", "incoming/contacts/*.csv"),
@@ -353,4 +353,106 @@ proptest! {
         });
         let _ = parse(&lines.collect::<String>(), "x");
     }
+}
+
+/// The example with `from` replaced by `to`.
+fn example(from: &str, to: &str) -> String {
+    assert!(EXAMPLE.contains(from), "{from} is not in the example");
+    EXAMPLE.replace(from, to)
+}
+
+#[test]
+fn each_mistake_about_a_sync_is_found_where_it_is() {
+    let lead = "  - name: leads\n    hubspot_object: contacts\n    salesforce_object: Lead\n    fields: [{ hubspot: email, salesforce: Email, rule: two_way }]\n";
+    let and_lead = |more: &str| example("\ndata: s3", &format!("{lead}{more}\ndata: s3"));
+    let mut wrong = Vec::new();
+    for (text, expected) in [
+        (
+            example("org_id: 00DWs000004bJKnMAM", "org_id: 001Ws000004bJKn"),
+            "salesforce.default.org_id: `001Ws000004bJKn` is no org's id",
+        ),
+        (example("org_id: 00DWs000004bJKnMAM", "org_id: 00DWs000004bJKnMAA"), "is no org's id"),
+        (example("org: 80%, run", "org: 0%, run"), "salesforce.default.quota.org: leaves hubferry no call"),
+        (example("run: 25%", "run: 0"), "salesforce.default.quota.run: leaves hubferry no call"),
+        (example("run: 25%", "run: 90%"), "salesforce.default.quota.run: is more than `org`"),
+        (
+            example("match: { hubspot: email, salesforce: Email }", "match: { hubspot: email, salesforce: Title }"),
+            "syncs[0].match: `email` and `Title` are no pair of `fields`",
+        ),
+        (
+            example("salesforce: Email, rule: two_way }", "salesforce: Email, rule: dont_sync }"),
+            "syncs[0].match: names a pair that is not synced",
+        ),
+        (
+            example("accounts: companies ", "accounts: companys "),
+            "syncs[0].accounts: no sync `companys`; did you mean `companies`?",
+        ),
+        (
+            example("accounts: companies ", "accounts: people "),
+            "syncs[0].accounts: sync `people` does not sync companies with Account",
+        ),
+        (
+            example("rule: always_salesforce }", "rule: always_salesforce, on_conflict: latest }"),
+            "syncs[0].fields[3].on_conflict: has no meaning here",
+        ),
+        (
+            example("rule: always_salesforce }", "rule: always_salesforce, strict: true }"),
+            "syncs[0].fields[3].strict: has no meaning here",
+        ),
+        (
+            example("rule: always_salesforce }", "rule: always_salesforce, truncate: true }"),
+            "syncs[0].fields[3].truncate: has no meaning here",
+        ),
+        (example("\"[unknown]\"", "\" \""), "syncs[0].fields[2].placeholder: is blank"),
+        (example("Won: customer", "Won: \"\""), "syncs[0].fields[5].values.Won: maps a blank"),
+        (
+            example("hubspot_property: sf_contact_id_ext", "hubspot_property: Sf-Id"),
+            "syncs[0].links.hubspot_property: `Sf-Id` is no name of a property",
+        ),
+        (
+            example("hubspot_property: sf_contact_id_ext", "hubspot_property: salesforcecontactid"),
+            "syncs[0].links.hubspot_property: `salesforcecontactid` is HubSpot's own",
+        ),
+        (
+            example("salesforce_field: HubSpot_Contact_Id__c", "salesforce_field: Email"),
+            "syncs[0].links.salesforce_field: `Email` is no custom field",
+        ),
+        (
+            example("salesforce_field: HubSpot_Contact_Id__c", "salesforce_field: budget__c"),
+            "syncs[0].links: fields[7] syncs one of them",
+        ),
+        (example("updates: 10000", "updates: 0"), "syncs[0].limits.updates: must be at least 1"),
+        (example("creates: 1000", "creates: 0"), "syncs[0].limits.creates: must be at least 1"),
+        (
+            example("deletes: review ", "deletes: propagate ").replace("deletes: 20", "deletes: 0"),
+            "syncs[0].limits.deletes: must be at least 1",
+        ),
+        (
+            example("hubspot_object: companies", "hubspot_object: p1_cars").replace("accounts: companies", "#"),
+            "syncs[1].links: missing; for `p1_cars` there are no usual names",
+        ),
+        (
+            example("hubspot_object: companies", "hubspot_object: contacts")
+                .replace("salesforce_object: Account", "salesforce_object: contact")
+                .replace("accounts: companies", "#"),
+            "syncs[1]: sync `people` keeps these two objects in step already",
+        ),
+        (and_lead(""), "syncs[2].create: sync `people` creates the same records in Salesforce"),
+        (
+            and_lead(
+                "    create: hubspot\n    links: { hubspot_property: sf_contact_id_ext, salesforce_field: HubSpot_Id__c }",
+            ),
+            "syncs[2].links.hubspot_property: is that of sync `people` already",
+        ),
+    ] {
+        let message = message(&text);
+        if !message.starts_with("hubferry.yaml has a problem:\n") || !message.contains(expected) {
+            wrong.push(format!("{message}\nis not the one problem\n  {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    // What is next to a mistake, and none.
+    parse(&and_lead("    create: hubspot\n"), "x").unwrap();
+    parse(&example("creates: 1000", "creates: 0").replace("create: both", "create: none"), "x").unwrap();
+    parse(&example("run: 25%", "run: 5000"), "x").unwrap();
 }

@@ -1,5 +1,7 @@
 //! The meaning of the settings: what no schema can say.
 
+mod sync;
+
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, tz::TimeZone};
@@ -95,6 +97,7 @@ impl Rules<'_> {
                 if !is_decimal(&org.api_version) {
                     self.problem(&place.key("api_version"), "expected a version such as \"67.0\"");
                 }
+                self.org(&org, &place);
             }
         }
         let hubspot = keys(self.root, "hubspot");
@@ -133,6 +136,7 @@ impl Rules<'_> {
             self.reference(&sync.salesforce, "salesforce", &salesforce, place);
             self.sync(sync, place);
         }
+        self.syncs(&syncs);
 
         let data = root.key("data");
         match value.get("data").and_then(Value::as_str) {
@@ -409,37 +413,6 @@ impl Rules<'_> {
         }
         if capture.trailing_seconds != 0 && capture.trailing_seconds <= capture.lag_seconds {
             self.problem(&place.key("trailing_seconds"), "must be more than lag_seconds, or 0 for no second pass");
-        }
-    }
-
-    fn sync(&mut self, sync: &Sync, place: &Place) {
-        for (key, text) in
-            [("hubspot_object", sync.hubspot_object.as_str()), ("salesforce_object", sync.salesforce_object.as_str())]
-        {
-            if text.trim().is_empty() {
-                self.problem(&place.key(key), "is blank");
-            }
-        }
-        let fields = place.key("fields");
-        if sync.fields.is_empty() && !self.damaged(&fields) {
-            self.problem(&fields, "is empty; name at least one pair of fields");
-        }
-        let (mut properties, mut salesforce) = (BTreeMap::new(), BTreeMap::new());
-        for (index, field) in sync.fields.iter().enumerate() {
-            let place = fields.index(index);
-            let sides =
-                [("hubspot", &field.hubspot, &mut properties), ("salesforce", &field.salesforce, &mut salesforce)];
-            for (key, name, seen) in sides {
-                let place = place.key(key);
-                if name.trim().is_empty() {
-                    self.problem(&place, "is blank");
-                } else if let Some(first) = seen.insert(name.to_lowercase(), index) {
-                    self.problem(
-                        &place,
-                        format!("{} is in fields[{first}] already; name each field once", quoted(name)),
-                    );
-                }
-            }
         }
     }
 

@@ -319,6 +319,35 @@ impl Account {
             Err((status, refusal)) => work.refuse(group, status, &refusal),
         }
     }
+
+    /// Takes a label off pairs (near id, far id); their associations stay. Pairs that do not have it are left alone. Doing it again is safe.
+    pub async fn take_labels_off(
+        &self,
+        from: &ObjectType,
+        to: &ObjectType,
+        label: &AssociationType,
+        pairs: &[(String, String)],
+        deadline: Deadline,
+    ) -> Result<()> {
+        for lot in pairs.chunks(PAIRS_MAX) {
+            let types = json!([{ "associationCategory": label.category, "associationTypeId": label.type_id }]);
+            let inputs: Vec<Value> = lot
+                .iter()
+                .map(|(near, far)| json!({ "from": { "id": near }, "to": { "id": far }, "types": types }))
+                .collect();
+            let body = Bytes::from(json!({ "inputs": inputs }).to_string());
+            let mut call = Call::post(self.paths.associations(from, to, "batch/labels/archive"), body);
+            call.bucket = Bucket::Associations;
+            let answer = self.ask(call, deadline).await?;
+            if !answer.status.is_success() {
+                let refusal = super::envelope::Refusal::of_body(&answer.body);
+                let told = describe(answer.status, &refusal, true);
+                let message = format!("taking labels off associations from {from} to {to}: {told}");
+                return Err(Error::invalid(codes::HUBSPOT_REFUSED, message));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Takes the associations that an answer tells. Returns the records of which it says nothing, and those that have another page.

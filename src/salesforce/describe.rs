@@ -100,6 +100,12 @@ impl FieldSchema {
 }
 
 impl ObjectSchema {
+    /// An object with these fields.
+    pub fn new(name: impl Into<String>, key_prefix: Option<String>, fields: Vec<FieldSchema>) -> Self {
+        let fields = fields.into_iter().map(|field| (field.name.to_lowercase(), field)).collect();
+        Self { name: name.into(), key_prefix, fields }
+    }
+
     /// A field, whatever the case of its name.
     pub fn field(&self, name: &str) -> Option<&FieldSchema> {
         self.fields.get(&name.to_lowercase())
@@ -131,8 +137,7 @@ impl Org {
         }
         let answer = self.call(Call::get(format!("sobjects/{object}/describe")), deadline).await?;
         let described: Described = answer.json(&format!("describe {object}"))?;
-        let fields = described.fields.into_iter().map(|field| (field.name.to_lowercase(), field)).collect();
-        let schema = Rc::new(ObjectSchema { name: described.name, key_prefix: described.key_prefix, fields });
+        let schema = Rc::new(ObjectSchema::new(described.name, described.key_prefix, described.fields));
         self.schemas.borrow_mut().insert(key, Cached { at: now, schema: Rc::clone(&schema) });
         Ok(schema)
     }

@@ -187,6 +187,11 @@ impl Org {
         &self.parts.name
     }
 
+    /// Its settings.
+    pub fn settings(&self) -> &SalesforceOrg {
+        &self.parts.settings
+    }
+
     /// The calls made so far by this process.
     pub fn counts(&self) -> CallCounts {
         self.counts.get()

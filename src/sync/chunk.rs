@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    hubspot::records::Wanted,
     report::RowOutcome,
     salesforce::model::{Row, SalesforceId},
 };
@@ -82,6 +83,8 @@ pub(super) struct Work {
     pub(super) is_new: bool,
     pub(super) created: bool,
     pub(super) wrote: bool,
+    pub(super) counted_hubspot: bool,
+    pub(super) counted_salesforce: bool,
     pub(super) rejected: bool,
     pub(super) deferred: bool,
     /// Nothing more is done about it here.
@@ -175,11 +178,9 @@ impl Job {
                 Side::Salesforce => salesforce_ids.extend(SalesforceId::parse(&candidate.id).ok()),
             }
         }
-        let (mut hubspot, mut salesforce) = futures_util::future::try_join(
-            self.read_hubspot(hubspot_ids),
-            self.read_salesforce(salesforce_ids),
-        )
-        .await?;
+        let (mut hubspot, mut salesforce) =
+            futures_util::future::try_join(self.read_hubspot(hubspot_ids), self.read_salesforce(salesforce_ids))
+                .await?;
 
         let mut works = Box::pin(self.linked_works(linked, &mut hubspot, &mut salesforce)).await?;
         let creations = Box::pin(self.unlinked_works(side, unlinked, hubspot, salesforce, &mut works)).await?;
@@ -254,7 +255,7 @@ impl Job {
             let row = salesforce.get(&link.salesforce_id).cloned();
             match (record, row) {
                 (Some(record), Some(row)) => {
-                    let mut work = self.work(link, Some(before), &record, &row, &candidate);
+                    let mut work = self.pair_of(link, Some(before), &record, &row, &candidate);
                     if row.get("IsConverted") == Some(&serde_json::Value::Bool(true)) {
                         work.link.status = Status::Converted;
                     } else if work.link.status != Status::Merged {
@@ -281,7 +282,7 @@ impl Job {
         Ok(works)
     }
 
-    pub(super) fn work(
+    pub(super) fn pair_of(
         &self,
         link: Link,
         before: Option<Link>,
@@ -290,8 +291,9 @@ impl Job {
         candidate: &Candidate,
     ) -> Work {
         let mapping = &self.mapping;
+        let before_is_none = before.is_none();
         Work {
-            is_new: before.is_none(),
+            is_new: before_is_none,
             before,
             hubspot: sight_hubspot(mapping, record),
             salesforce: sight_salesforce(mapping, row),
@@ -305,8 +307,10 @@ impl Job {
             todo: candidate.todo,
             choice: candidate.review.as_ref().and_then(|id| self.open.get(id)).cloned(),
             isolate: false,
-            created: false,
+            created: candidate.creating.is_some() && before_is_none,
             wrote: false,
+            counted_hubspot: false,
+            counted_salesforce: false,
             rejected: false,
             deferred: false,
             settled: false,
@@ -379,7 +383,7 @@ impl Job {
                     }
                     let mut link = blank_link(record.id.clone(), salesforce_id);
                     adopt_sent(&mut link, candidate.creating.as_ref());
-                    works.push(self.work(link, None, &record, &row, &candidate));
+                    works.push(self.pair_of(link, None, &record, &row, &candidate));
                 }
                 Match::Create if self.may_create(side.other()) => {
                     creations.push(Creation { on: side.other(), source, candidate });
@@ -393,7 +397,7 @@ impl Job {
                     if let Some((record, row)) = chosen {
                         let Some(salesforce_id) = row.id() else { continue };
                         let link = blank_link(record.id.clone(), salesforce_id);
-                        let mut work = self.work(link, None, &record, &row, &candidate);
+                        let mut work = self.pair_of(link, None, &record, &row, &candidate);
                         work.choice = None;
                         works.push(work);
                         continue;
@@ -424,16 +428,24 @@ impl Job {
         let mapping = self.mapping.clone();
         let tick = self.progress.tick;
         let mut undated: Vec<usize> = Vec::new();
+        if first {
+            let in_history = self.written_and_taken_back(works).await?;
+            for (at, work) in works.iter_mut().enumerate().filter(|(_, work)| work.is_active()) {
+                let seen = in_history.contains(&at);
+                decide::settle_intent(&mut work.link, &mapping.pairs, &work.hubspot, &work.salesforce, seen);
+                self.thaw(work).await?;
+            }
+        }
+        let open = &self.open;
+        let kind_of = |id: &str| open.get(id).map_or(ReviewKind::Conflict, |review| review.kind);
         for (at, work) in works.iter_mut().enumerate() {
             if !work.is_active() {
                 continue;
             }
-            if first {
-                decide::settle_intent(&mut work.link, &mapping.pairs, &work.hubspot, &work.salesforce);
-            }
             let mut trial = work.link.clone();
+            let none = Dates::new();
             let decision =
-                decide::decide(&mut trial, &mapping.pairs, &work.hubspot, &work.salesforce, &Dates::new(), tick);
+                decide::decide(&mut trial, &mapping.pairs, &work.hubspot, &work.salesforce, &none, kind_of, tick);
             if decision.undated.is_empty() {
                 self.take_decision(work, trial, decision);
             } else {
@@ -451,12 +463,66 @@ impl Job {
             let none = Dates::new();
             let dates = dates.get(&at).unwrap_or(&none);
             let mut decision =
-                decide::decide(&mut link, &mapping.pairs, &work.hubspot, &work.salesforce, dates, tick);
+                decide::decide(&mut link, &mapping.pairs, &work.hubspot, &work.salesforce, dates, kind_of, tick);
             // What still has no date has no order.
             for pair in std::mem::take(&mut decision.undated) {
                 decision.freeze.push(decide::Freeze { pair, kind: ReviewKind::Conflict });
             }
             self.take_decision(work, link, decision);
+        }
+        Ok(())
+    }
+
+    /// Of which pairs HubSpot's history says that what an intent was to write stood there, although it does not any more.
+    async fn written_and_taken_back(&self, works: &[Work]) -> Result<BTreeSet<usize>> {
+        let open: Vec<(usize, &Work)> = works
+            .iter()
+            .enumerate()
+            .filter(|(_, work)| {
+                let intent = work.link.intent.as_ref().filter(|intent| !intent.hubspot.is_empty());
+                intent.is_some_and(|one| !decide::shows_any(&work.link, Side::Hubspot, &one.hubspot, &work.hubspot))
+                    && work.is_active()
+            })
+            .collect();
+        let mut properties = BTreeSet::new();
+        for intent in open.iter().filter_map(|(_, work)| work.link.intent.as_ref()) {
+            properties.extend(intent.hubspot.keys().filter_map(|key| Some(self.mapping.pair(key)?.hubspot.clone())));
+        }
+        if properties.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let wanted = Wanted { properties: properties.into_iter().collect(), history: true, archived: false };
+        let ids: Vec<String> = open.iter().map(|(_, work)| work.link.hubspot_id.clone()).collect();
+        let found = self.account.read_records(&self.resource.object, &ids, &wanted, self.calls_until()).await?;
+        let stood = |work: &Work| {
+            let (Some(intent), Some(record)) = (&work.link.intent, found.get(&work.link.hubspot_id)) else {
+                return false;
+            };
+            intent.hubspot.iter().any(|(key, written)| {
+                let Some(pair) = self.mapping.pair(key) else { return false };
+                let past = record.history.get(&*pair.hubspot).into_iter().flatten();
+                let mut since = past.filter(|past| past.at.as_millisecond() > intent.hubspot_modified);
+                since.any(|past| pair.of_hubspot(past.value.as_deref()).canon == *written)
+            })
+        };
+        Ok(open.iter().filter(|(_, work)| stood(work)).map(|(at, _)| *at).collect())
+    }
+
+    /// A value that another record had is tried again when it is another value, or free.
+    async fn thaw(&mut self, work: &mut Work) -> Result<()> {
+        let mut closed = Vec::new();
+        for (key, state) in &mut work.link.fields {
+            let Some(review) = state.frozen.as_ref().and_then(|id| self.open.get(id)) else { continue };
+            let (ReviewKind::Taken, Some(field)) = (review.kind, &review.field) else { continue };
+            let now = |sighted: &Sighted| sighted.fields.get(key).map(|seen| seen.canon.clone());
+            let changed = now(&work.hubspot).is_some_and(|canon| canon != field.hubspot_value)
+                || now(&work.salesforce).is_some_and(|canon| canon != field.salesforce_value);
+            if changed || self.freed.contains(&review.id) {
+                closed.extend(state.frozen.take());
+            }
+        }
+        for id in closed {
+            self.close_review(&id).await?;
         }
         Ok(())
     }
@@ -489,11 +555,7 @@ impl Job {
             let pairs = work.decision.undated.iter().filter_map(|pair| self.mapping.pairs.get(*pair));
             properties.extend(pairs.map(|pair| pair.hubspot.clone()));
         }
-        let wanted = crate::hubspot::records::Wanted {
-            properties: properties.into_iter().collect(),
-            history: true,
-            archived: false,
-        };
+        let wanted = Wanted { properties: properties.into_iter().collect(), history: true, archived: false };
         let ids: Vec<String> = ids.into_iter().collect();
         let found = self.account.read_records(&self.resource.object, &ids, &wanted, self.calls_until()).await?;
         let mut all = BTreeMap::new();
@@ -526,9 +588,12 @@ impl Job {
             salesforce.blanked += blanks(work.decision.to_salesforce.iter().filter(|change| change.blanks()).count());
         }
         for creation in creations {
+            // The other side's record gets the new one's id.
             match creation.on {
-                Side::Hubspot => hubspot.created += 1,
-                Side::Salesforce => salesforce.created += 1,
+                Side::Hubspot => (hubspot.created, salesforce.updated) = (hubspot.created + 1, salesforce.updated + 1),
+                Side::Salesforce => {
+                    (salesforce.created, hubspot.updated) = (salesforce.created + 1, hubspot.updated + 1)
+                }
             }
         }
         match super::plan::over(&hubspot, &salesforce, &self.sync.limits) {
@@ -614,6 +679,7 @@ impl Job {
         }
         for creation in creations {
             planner.writes(creation.on).created += 1;
+            planner.writes(creation.on.other()).updated += 1;
             planner.totals.links += 1;
             if planner.tells() {
                 let (sighted, hubspot_id, salesforce_id) = match &creation.source {
@@ -735,7 +801,11 @@ impl Job {
     /// Freezes a field. Its review is opened when the link is stored.
     pub(super) fn freeze(&mut self, work: &mut Work, pair: usize, kind: ReviewKind, candidates: Vec<String>) {
         let Some(pair) = self.mapping.pairs.get(pair) else { return };
-        let state = work.link.fields.entry(pair.key.clone()).or_insert_with(|| FieldState { new: true, ..FieldState::default() });
+        let state = work
+            .link
+            .fields
+            .entry(pair.key.clone())
+            .or_insert_with(|| FieldState { new: true, ..FieldState::default() });
         if state.frozen.is_some() {
             return;
         }
@@ -781,8 +851,12 @@ impl Job {
     /// Makes the links of pairs that were found to belong together; who is faster than us wins.
     pub(super) async fn make_links(&mut self, works: &mut [Work]) -> Result<()> {
         let links = self.links.clone();
-        let places: Vec<usize> =
-            works.iter().enumerate().filter(|(_, work)| work.before.is_none() && !work.settled).map(|(at, _)| at).collect();
+        let places: Vec<usize> = works
+            .iter()
+            .enumerate()
+            .filter(|(_, work)| work.before.is_none() && !work.settled)
+            .map(|(at, _)| at)
+            .collect();
         let made: Vec<(usize, Link, super::links::Created)> = stream::iter(places)
             .map(|at| {
                 let links = links.clone();

@@ -27,8 +27,10 @@ pub const LATEST_GUARD_MS: i64 = 60_000;
 pub struct Sighted {
     /// By field key. What is absent could not be seen: that is not blank.
     pub fields: BTreeMap<String, Seen>,
-    /// When it was last changed, by its system's clock, in milliseconds.
+    /// When anything changed it last, by its system's clock, in milliseconds.
     pub modified: i64,
+    /// When a person or an app changed it last; Salesforce's own processes move the other one too.
+    pub edited: i64,
 }
 
 impl Sighted {
@@ -165,16 +167,22 @@ fn why(rule: SyncRule, changed: Option<(bool, bool)>, to: Side) -> &'static str 
 
 /// Takes the writes of an intent that took place for granted: what they wrote is what the two agreed on.
 ///
-/// A process died after it had stored the intent. Whether the write took place shows in the record: it holds one of the values; or it was
-/// changed since and nothing that we see of it differs from before, so that it can only have been our write, and somebody has taken it back.
-pub fn settle_intent(link: &mut Link, pairs: &[Pair], hubspot: &Sighted, salesforce: &Sighted) {
+/// A process died after it had stored the intent. Whether the write took place shows in the record: it holds one of the values. Or somebody has
+/// taken them back since: of HubSpot its history tells (`seen_in_history`); a Salesforce record was then changed, and nothing that we see of
+/// it differs from before.
+pub fn settle_intent(link: &mut Link, pairs: &[Pair], hubspot: &Sighted, salesforce: &Sighted, seen_in_history: bool) {
     let Some(intent) = link.intent.take() else { return };
     for (side, written, modified) in [
         (Side::Hubspot, &intent.hubspot, intent.hubspot_modified),
         (Side::Salesforce, &intent.salesforce, intent.salesforce_modified),
     ] {
         let record = if side == Side::Hubspot { hubspot } else { salesforce };
-        if written.is_empty() || !took_place(link, side, written, record, modified) {
+        let untouched = |(key, seen): (&String, &Seen)| shadow(link, side, key) == Some(&seen.canon);
+        let taken_back = match side {
+            Side::Hubspot => seen_in_history,
+            Side::Salesforce => record.edited > modified && record.fields.iter().all(untouched),
+        };
+        if written.is_empty() || !(shows_any(link, side, written, record) || taken_back) {
             continue;
         }
         for (key, value) in written {
@@ -193,23 +201,14 @@ pub fn settle_intent(link: &mut Link, pairs: &[Pair], hubspot: &Sighted, salesfo
     }
 }
 
-fn took_place(
-    link: &Link,
-    side: Side,
-    written: &BTreeMap<String, Canon>,
-    record: &Sighted,
-    modified_when_decided: i64,
-) -> bool {
-    let shadow = |key: &str| {
-        let state = link.fields.get(key).filter(|state| !state.new)?;
-        Some(if side == Side::Hubspot { &state.hubspot } else { &state.salesforce })
-    };
-    let shows = |key: &String, value: &Canon| record.canon(key) == Some(value) && shadow(key) != Some(value);
-    if written.iter().any(|(key, value)| shows(key, value)) {
-        return true;
-    }
-    let untouched = |(key, seen): (&String, &Seen)| shadow(key).is_some_and(|shadow| *shadow == seen.canon);
-    record.modified > modified_when_decided && record.fields.iter().all(untouched)
+fn shadow<'l>(link: &'l Link, side: Side, key: &str) -> Option<&'l Canon> {
+    let state = link.fields.get(key).filter(|state| !state.new)?;
+    Some(if side == Side::Hubspot { &state.hubspot } else { &state.salesforce })
+}
+
+/// Whether a record holds one of the values that were to be written, and did not before.
+pub fn shows_any(link: &Link, side: Side, written: &BTreeMap<String, Canon>, record: &Sighted) -> bool {
+    written.iter().any(|(key, value)| record.canon(key) == Some(value) && shadow(link, side, key) != Some(value))
 }
 
 /// Whether `seen` on the other side would be written on `side` as `canon`.
@@ -222,13 +221,14 @@ fn reads_back(pair: &Pair, side: Side, seen: &Seen, canon: &Canon) -> bool {
 }
 
 /// Merges the two records, field by field. `link.fields` is brought up to date where the two are in step; what is to be written is returned,
-/// and becomes the shadow when it was ([`landed`]). `tick` counts runs.
+/// and becomes the shadow when it was ([`landed`]). `kind_of` tells why a field waits, by its review's id; `tick` counts runs.
 pub fn decide(
     link: &mut Link,
     pairs: &[Pair],
     hubspot: &Sighted,
     salesforce: &Sighted,
     dates: &Dates,
+    kind_of: impl Fn(&str) -> ReviewKind,
     tick: u64,
 ) -> Decision {
     let mut decision = Decision::default();
@@ -248,13 +248,19 @@ pub fn decide(
             (state.new, state.refused) = (false, None);
             continue;
         }
-        if state.frozen.is_some() {
-            // The engine knows which kind it is; what is shown is brought up to date.
-            decision.freeze.push(Freeze { pair: at, kind: ReviewKind::Conflict });
-            continue;
-        }
         let changed = (!state.new).then(|| (theirs.canon != state.salesforce, ours.canon != state.hubspot));
-        let to = match way(pair.rule, changed, theirs.canon.is_none(), ours.canon.is_none()) {
+        let way = way(pair.rule, changed, theirs.canon.is_none(), ours.canon.is_none());
+        if let Some(review) = &state.frozen {
+            let kind = kind_of(review);
+            if kind != ReviewKind::Conflict || way == Way::Conflict {
+                // What is shown is brought up to date.
+                decision.freeze.push(Freeze { pair: at, kind });
+                continue;
+            }
+            // One side has taken its change back: there is no conflict any more.
+            decision.settled.extend(state.frozen.take());
+        }
+        let to = match way {
             Way::Neither => continue,
             Way::To(side) => side,
             Way::Conflict => match (pair.on_conflict, dates.get(&at)) {
@@ -378,8 +384,8 @@ pub fn intent_of(decision: &Decision, pairs: &[Pair], hubspot: &Sighted, salesfo
     Intent {
         hubspot: decision.to_hubspot.iter().filter_map(|c| Some((key(c.pair)?, c.canon.clone()))).collect(),
         salesforce: decision.to_salesforce.iter().filter_map(|c| Some((key(c.pair)?, c.canon.clone()))).collect(),
-        hubspot_modified: hubspot.modified,
-        salesforce_modified: salesforce.modified,
+        hubspot_modified: hubspot.edited,
+        salesforce_modified: salesforce.edited,
         deletes: None,
     }
 }

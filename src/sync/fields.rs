@@ -20,7 +20,7 @@ pub use super::values::{FieldFault, Seen};
 use crate::record::{ObjectType, PropertyName};
 
 /// Everything about the pair of objects that a run needs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Mapping {
     /// The pairs that are kept in step, in the order of the settings.
     pub pairs: Vec<Pair>,

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     fields::Pair,
-    links::Links,
     model::{ReviewKind, Side},
     records::HubspotRecord,
     run::Job,
@@ -68,13 +67,11 @@ impl Job {
         let own_ids: Vec<String> = inside.iter().map(|(id, _)| id.to_string()).collect();
         let pointing = self.account.read(object, Some(&mapping.hubspot_link), &own_ids, properties, None, deadline);
         let (named, pointing) = futures_util::future::try_join(named, pointing).await?;
-        let pointing: BTreeMap<&String, HubspotRecord> = own_ids
-            .iter()
-            .zip(pointing)
-            .filter_map(|(id, found)| Some((id, HubspotRecord::from(found?))))
-            .collect();
+        let pointing: BTreeMap<&String, HubspotRecord> =
+            own_ids.iter().zip(pointing).filter_map(|(id, found)| Some((id, HubspotRecord::from(found?)))).collect();
 
-        let value_of = |row: &Row| self.matched_by().and_then(|pair| pair.of_salesforce(row.get(&pair.salesforce)?).canon);
+        let value_of =
+            |row: &Row| self.matched_by().and_then(|pair| pair.of_salesforce(row.get(&pair.salesforce)?).canon);
         let open = inside.iter().filter(|(id, row)| {
             !pointing.contains_key(&id.to_string())
                 && row
@@ -153,7 +150,11 @@ impl Job {
                         let ids = vec![found.id.clone()];
                         let why =
                             format!("the record of HubSpot that it belongs to is linked with {}", link.salesforce_id);
-                        let kind = if named.is_some() || pointing.is_some() { ReviewKind::Identity } else { ReviewKind::Duplicate };
+                        let kind = if named.is_some() || pointing.is_some() {
+                            ReviewKind::Identity
+                        } else {
+                            ReviewKind::Duplicate
+                        };
                         review(kind, Side::Hubspot, ids, why)
                     }
                 },
@@ -166,9 +167,8 @@ impl Job {
     pub(super) async fn match_hubspot(&self, records: Vec<HubspotRecord>) -> Result<Vec<(HubspotRecord, Match)>> {
         let mapping = self.mapping.clone();
         let deadline = self.calls_until();
-        let claims = |record: &HubspotRecord| {
-            record.text(&mapping.hubspot_link).and_then(|id| SalesforceId::parse(id).ok())
-        };
+        let claims =
+            |record: &HubspotRecord| record.text(&mapping.hubspot_link).and_then(|id| SalesforceId::parse(id).ok());
         let own_ids: Vec<Literal> = records.iter().map(|record| Literal::Text(record.id.clone())).collect();
         let select = Select::from(&mapping.salesforce_object)?.fields(["Id", mapping.salesforce_link.as_str()])?;
         let pointing = self.org.query_one_of(&select, &mapping.salesforce_link, &own_ids, deadline).await?;
@@ -221,9 +221,14 @@ impl Job {
                 }
                 ([one], _) => Some((*one).clone()),
                 ([], Some(named)) => {
-                    let other = rows.get(named).and_then(|row| row.text(&mapping.salesforce_link)).and_then(hubspot_id_of);
+                    let other =
+                        rows.get(named).and_then(|row| row.text(&mapping.salesforce_link)).and_then(hubspot_id_of);
                     let contradicts = match other.filter(|other| *other != record.id) {
-                        Some(other) => self.read_hubspot(BTreeSet::from([other])).await?.values().any(|other| other.id != record.id),
+                        Some(other) => self
+                            .read_hubspot(BTreeSet::from([other]))
+                            .await?
+                            .values()
+                            .any(|other| other.id != record.id),
                         None => false,
                     };
                     if contradicts {
@@ -244,12 +249,14 @@ impl Job {
                             continue;
                         }
                         let still = |id: &&SalesforceId| {
-                            let seen = self.matched_by().zip(rows.get(*id)).and_then(|(pair, row)| {
-                                pair.of_salesforce(row.get(&pair.salesforce)?).canon
-                            });
+                            let seen = self
+                                .matched_by()
+                                .zip(rows.get(*id))
+                                .and_then(|(pair, row)| pair.of_salesforce(row.get(&pair.salesforce)?).canon);
                             seen.as_ref() == Some(&value)
                         };
-                        let own: Vec<&SalesforceId> = by_value.get(&value).into_iter().flatten().filter(still).collect();
+                        let own: Vec<&SalesforceId> =
+                            by_value.get(&value).into_iter().flatten().filter(still).collect();
                         match own.as_slice() {
                             [] => None,
                             [one] => Some((*one).clone()),
@@ -269,7 +276,8 @@ impl Job {
                     _ if self.is_outside(row) => Match::Skip,
                     None => Match::Link(record.clone(), row.clone()),
                     Some(link) => {
-                        let why = format!("the record of Salesforce that it belongs to is linked with {}", link.hubspot_id);
+                        let why =
+                            format!("the record of Salesforce that it belongs to is linked with {}", link.hubspot_id);
                         let kind = if by_id { ReviewKind::Identity } else { ReviewKind::Duplicate };
                         review(kind, Side::Salesforce, vec![id.to_string()], why)
                     }
@@ -324,13 +332,6 @@ impl Job {
             }
         }
         Ok(by_value)
-    }
-
-    /// Links that already have one of the two records.
-    pub(super) async fn taken(links: &Links, hubspot: &str, salesforce: &SalesforceId) -> Result<bool> {
-        let by_hubspot = links.by_hubspot(&[hubspot.to_owned()]).await?;
-        let by_salesforce = links.by_salesforce(std::slice::from_ref(salesforce)).await?;
-        Ok(!by_hubspot.is_empty() || !by_salesforce.is_empty())
     }
 }
 

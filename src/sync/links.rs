@@ -137,8 +137,9 @@ impl Links {
         // As a rule there is nothing of either, and reading it would only cost time.
         let slot = link.hubspot_id.clone();
         let fresh = Stored::default();
-        let name = Name::Salesforce(&link.salesforce_id);
-        if self.set_pointer(name, &slot, &fresh).await?
+        let salesforce = Name::Salesforce(&link.salesforce_id);
+        let pointer = self.set_pointer(salesforce, &slot, &fresh).await?;
+        if pointer.is_some()
             && let Some(version) = self.write(&slot, link, &json, &fresh, true).await?
         {
             link.version = version;
@@ -152,6 +153,10 @@ impl Links {
                 if same && self.marks.is_ours(&writer) {
                     link.version = existing.version;
                     return Ok(Created::Yes);
+                }
+                if let Some(pointer) = pointer.filter(|_| existing.salesforce_id != link.salesforce_id) {
+                    // It is of no use to anybody.
+                    self.drop_pointer(salesforce, &pointer).await?;
                 }
                 return Ok(Created::Hubspot(existing));
             }
@@ -348,7 +353,7 @@ impl Links {
                 }
             }
             // Even where it points there already: the new mark stops who is about to take it over.
-            if !self.set_pointer(name, slot, &own).await? {
+            if self.set_pointer(name, slot, &own).await?.is_none() {
                 return Ok(Claim::Crossed);
             }
         }
@@ -373,7 +378,7 @@ impl Links {
     }
 
     /// Points a record at an item, if its own item is still as it was read.
-    async fn set_pointer(&self, name: Name<'_>, slot: &str, seen: &Stored) -> Result<bool> {
+    async fn set_pointer(&self, name: Name<'_>, slot: &str, seen: &Stored) -> Result<Option<Pointer>> {
         let writer = self.marks.next();
         let mut conditions = vec![seen.at_pointer()];
         if seen.pointer.is_none() && matches!(name, Name::Hubspot(_)) {
@@ -386,7 +391,8 @@ impl Links {
             ..Update::default()
         };
         let is_ours = |item: &Item| has(item, "at_writer", &writer) && has(item, "at", slot);
-        Ok(matches!(change(&*self.table, &self.key(name), update, is_ours).await?, Changed::Yes(_)))
+        let changed = change(&*self.table, &self.key(name), update, is_ours).await?;
+        Ok(matches!(changed, Changed::Yes(_)).then(|| Pointer { slot: slot.to_owned(), writer: writer.clone() }))
     }
 
     /// Removes a pointer that is still as it was read.

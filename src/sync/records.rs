@@ -72,7 +72,7 @@ pub(super) fn sight_hubspot(mapping: &Mapping, record: &HubspotRecord) -> Sighte
         let value = record.values.get(&*pair.hubspot)?;
         Some((pair.key.clone(), pair.of_hubspot(value.as_deref())))
     });
-    Sighted { fields: fields.collect(), modified: record.modified }
+    Sighted { fields: fields.collect(), modified: record.modified, edited: record.modified }
 }
 
 /// What the mapping sees of a Salesforce record.
@@ -81,7 +81,9 @@ pub(super) fn sight_salesforce(mapping: &Mapping, row: &Row) -> Sighted {
         let value = row.get(&pair.salesforce)?;
         Some((pair.key.clone(), pair.of_salesforce(value)))
     });
-    Sighted { fields: fields.collect(), modified: row.system_modstamp().map_or(0, Timestamp::as_millisecond) }
+    let modified = row.system_modstamp().map_or(0, Timestamp::as_millisecond);
+    let edited = last_modified(row).map_or(modified, Timestamp::as_millisecond);
+    Sighted { fields: fields.collect(), modified, edited }
 }
 
 /// When anybody changed a Salesforce record last, in milliseconds.
@@ -104,8 +106,7 @@ impl Job {
     /// HubSpot's records by id, by the id that was asked for: a merged one stands there under its present id. What is absent is archived or gone.
     pub(super) async fn read_hubspot(&self, ids: BTreeSet<String>) -> Result<BTreeMap<String, HubspotRecord>> {
         let ids: Vec<String> = ids.into_iter().collect();
-        let wanted =
-            Wanted { properties: self.mapping.hubspot_properties.clone(), history: false, archived: false };
+        let wanted = Wanted { properties: self.mapping.hubspot_properties.clone(), history: false, archived: false };
         let found = self.account.read_records(&self.resource.object, &ids, &wanted, self.calls_until()).await?;
         Ok(found.into_iter().map(|(id, record)| (id, record.into())).collect())
     }
@@ -142,8 +143,7 @@ impl Job {
         &self,
         ids: &BTreeSet<SalesforceId>,
     ) -> Result<BTreeMap<SalesforceId, GoneRow>> {
-        let mut all: BTreeMap<SalesforceId, GoneRow> =
-            ids.iter().map(|id| (id.clone(), GoneRow::Deleted)).collect();
+        let mut all: BTreeMap<SalesforceId, GoneRow> = ids.iter().map(|id| (id.clone(), GoneRow::Deleted)).collect();
         // From a record to the one that has to be asked for it.
         let mut open: BTreeMap<SalesforceId, SalesforceId> = ids.iter().map(|id| (id.clone(), id.clone())).collect();
         for _ in 0..MERGES_MAX {
@@ -169,7 +169,8 @@ impl Job {
 
     async fn deleted_rows(&self, ids: &[SalesforceId]) -> Result<BTreeMap<SalesforceId, Row>> {
         let mut fields = vec!["Id", "IsDeleted"];
-        fields.extend(self.mapping.has_master.then_some("MasterRecordId"));
+        let schema = self.org.describe(&self.mapping.salesforce_object, self.calls_until()).await?;
+        fields.extend(schema.field("MasterRecordId").map(|_| "MasterRecordId"));
         let mut rows = BTreeMap::new();
         for lot in ids.chunks(IDS_OF_A_STATEMENT) {
             let literals: Vec<Literal> = lot.iter().map(Literal::from).collect();

@@ -7,7 +7,7 @@
 //! The id is made from what the review is about, so that what is found again in each run is one review. A review that is opened anew
 //! after it was closed has another `writer`, so that a choice made on the old one does not fall on it.
 
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
 
 use super::{
     links::{EXCHANGES_MAX, Marks, change, check_size, encode, has, number, text},
@@ -111,7 +111,11 @@ impl Reviews {
                         return Err(Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, message));
                     }
                     renewed.opened_at = old.opened_at;
-                    renewed.choice = if shown(&old) == shown(review) { old.choice.clone() } else { None };
+                    if sorted(&old.candidates) == sorted(&review.candidates) {
+                        // Whatever order they were found in this time.
+                        renewed.candidates.clone_from(&old.candidates);
+                    }
+                    renewed.choice = if shown(&old) == shown(&renewed) { old.choice.clone() } else { None };
                     renewed.version = old.version;
                     if renewed == old {
                         *review = old;
@@ -211,6 +215,10 @@ fn read(key: &Key, item: &Item) -> Result<Review> {
 fn subject(review: &Review) -> impl PartialEq + '_ {
     let field = review.field.as_ref().map(|field| field.key.as_str());
     (review.sync.as_str(), review.kind, review.hubspot_id.as_deref(), review.salesforce_id.as_ref(), field)
+}
+
+fn sorted(ids: &[String]) -> BTreeSet<&String> {
+    ids.iter().collect()
 }
 
 /// What a choice is made for.

@@ -1,6 +1,10 @@
 //! One invocation's work on a sync: what changed on either side is found, and handed on in chunks.
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,7 +13,7 @@ use super::{
     chunk::Candidate,
     fields::{self, Mapping, Need},
     links::Links,
-    model::{Review, ReviewKind, Side, Todo, TodoWhy},
+    model::{Choice, Review, ReviewKind, Side, Todo, TodoWhy},
     plan::Planner,
     progress::{Phase, Progress, Update, Window},
     reviews::Reviews,
@@ -20,7 +24,7 @@ use crate::{
     capture::scan::{Scan, ScanState},
     clock::Deadline,
     codes,
-    config::{Sync, SyncDeletes},
+    config::{Config, Sync, SyncDeletes},
     error::{Error, ErrorKind, Result},
     http::retry::ATTEMPT_RESERVE,
     hubspot::{
@@ -55,6 +59,9 @@ const HUBSPOT_OVERLAP: SignedDuration = SignedDuration::from_hours(1);
 
 /// Reviews that one run looks at again.
 pub(super) const REVIEWS_MAX: usize = 5_000;
+
+/// Refusals that are remembered: of more, the same value is sent once more when the record changes.
+const REFUSALS_MAX: usize = 20_000;
 
 /// Put-off records that one run looks at again.
 const TODO_MAX: usize = 20_000;
@@ -106,6 +113,11 @@ pub(super) struct Job {
     pub(super) planner: Option<Planner>,
     /// Lines of what was refused that are not written yet.
     pub(super) refused_lines: Vec<u8>,
+    /// What was refused before, by its ids and field, with the hash of its inputs.
+    pub(super) refused_before: BTreeMap<(Option<String>, Option<SalesforceId>, Option<String>), u64>,
+    /// Reviews of values that another record had and has no more.
+    pub(super) freed: BTreeSet<String>,
+    pub(super) config: Rc<Config>,
     baseline: Baseline,
 }
 
@@ -150,7 +162,8 @@ impl Job {
         let earlier = (done.calls, done.table_writes, done.object_requests, done.gb_seconds, done.calls_possible);
         let earlier_salesforce = (done.sync.salesforce_calls, done.sync.salesforce_retried);
         org.set_calls_of_run(earlier_salesforce.0);
-        let accounts = accounts_of(app, sync).map(|name| Rc::new(Links::new(env.table.clone(), env.rng.clone(), &name)));
+        let accounts =
+            accounts_of(app, sync).map(|name| Rc::new(Links::new(env.table.clone(), env.rng.clone(), &name)));
         Ok(Self {
             env: env.clone(),
             runs: app.runs().clone(),
@@ -179,6 +192,9 @@ impl Job {
             progress,
             planner: None,
             refused_lines: Vec::new(),
+            refused_before: BTreeMap::new(),
+            freed: BTreeSet::new(),
+            config: app.config().clone(),
         })
     }
 
@@ -193,7 +209,9 @@ impl Job {
         match held(&runs, &lease, &*clock, deadline, Box::pin(self.phases(run))).await {
             Ok(end) => Ok(end),
             Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
-            Err(error) if error.kind() == ErrorKind::Invalid && is_brake(&error) => Ok(End::Aborted(error.context(what))),
+            Err(error) if error.kind() == ErrorKind::Invalid && is_brake(&error) => {
+                Ok(End::Aborted(error.context(what)))
+            }
             Err(error) if error.kind() == ErrorKind::Invalid && fresh && self.progress.done.rows.read == 0 => {
                 Ok(End::Invalid(error.context(what)))
             }
@@ -332,6 +350,9 @@ impl Job {
     pub(super) async fn load_reviews(&mut self) -> Result<()> {
         let open = self.reviews.list(REVIEWS_MAX).await?;
         self.open = open.into_iter().map(|review| (review.id.clone(), review)).collect();
+        let refused = self.refusals.list(REFUSALS_MAX).await?;
+        self.refused_before =
+            refused.into_iter().map(|one| ((one.hubspot_id, one.salesforce_id, one.field), one.inputs)).collect();
         Ok(())
     }
 
@@ -446,14 +467,50 @@ impl Job {
         }
     }
 
+    /// Which addresses that belonged to another contact are free now.
+    async fn find_freed(&mut self) -> Result<()> {
+        let taken = self.open.values().filter(|review| review.kind == ReviewKind::Taken);
+        let (mut ids, mut values, mut own) = (Vec::new(), Vec::new(), Vec::new());
+        for review in taken {
+            let Some((field, id)) = review.field.as_ref().zip(review.hubspot_id.clone()) else { continue };
+            let is_email = self.mapping.pair(&field.key).is_some_and(|pair| &*pair.hubspot == "email");
+            if let Some(value) =
+                field.salesforce_value.clone().filter(|_| is_email && self.resource.object.is_contacts())
+            {
+                ids.push(review.id.clone());
+                values.push(value);
+                own.push(id);
+            }
+        }
+        if values.is_empty() {
+            return Ok(());
+        }
+        let object = &self.resource.object;
+        let found = self.account.read(object, Some("email"), &values, &[], None, self.calls_until()).await?;
+        for ((review, own), found) in ids.into_iter().zip(own).zip(found) {
+            if found.is_none_or(|found| found.id == own) {
+                self.freed.insert(review);
+            }
+        }
+        Ok(())
+    }
+
     async fn review_phase(&mut self) -> Result<bool> {
+        self.find_freed().await?;
         let mut by_side: BTreeMap<Side, Vec<Candidate>> = BTreeMap::new();
         for review in self.open.values() {
-            let again = review.choice.is_some()
-                || matches!(
-                    review.kind,
-                    ReviewKind::Duplicate | ReviewKind::Identity | ReviewKind::Merge | ReviewKind::Delete | ReviewKind::Taken
-                );
+            let again = review.choice.as_ref().is_some_and(|choice| {
+                *choice != Choice::Keep
+                    || review.kind.is_of_field()
+                    || matches!(review.kind, ReviewKind::Delete | ReviewKind::Merge)
+            }) || matches!(
+                review.kind,
+                ReviewKind::Duplicate
+                    | ReviewKind::Identity
+                    | ReviewKind::Merge
+                    | ReviewKind::Delete
+                    | ReviewKind::Taken
+            );
             if !again {
                 continue;
             }

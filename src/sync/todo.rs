@@ -38,9 +38,9 @@ impl Todos {
     /// [`TodoWhy::Deferred`] does not take the place of [`TodoWhy::Creating`], which says the same and what the shadows may be.
     pub async fn put(&self, todo: &Todo) -> Result<()> {
         let put = |stored: Option<Todo>| match stored {
-            Some(stored) if stored == *todo => None,
-            Some(Todo { why: TodoWhy::Creating(_), .. }) if todo.why == TodoWhy::Deferred => None,
-            _ => Some(todo.clone()),
+            Some(stored) if stored == *todo => Next::Same,
+            Some(Todo { why: TodoWhy::Creating(_), .. }) if todo.why == TodoWhy::Deferred => Next::Same,
+            _ => Next::Store(todo.clone()),
         };
         self.store.change(&sort_key(todo.side, &todo.id), put).await
     }
@@ -77,11 +77,11 @@ impl Refusals {
         let put = |stored: Option<Vec<Refused>>| {
             let mut all = stored.unwrap_or_default();
             match all.iter_mut().find(|one| one.field == refused.field) {
-                Some(one) if *one == (Refused { at: one.at, ..refused.clone() }) => return None,
+                Some(one) if *one == (Refused { at: one.at, ..refused.clone() }) => return Next::Same,
                 Some(one) => *one = refused.clone(),
                 None => all.push(refused.clone()),
             }
-            Some(all)
+            Next::Store(all)
         };
         self.store.change(&sk, put).await
     }
@@ -90,6 +90,29 @@ impl Refusals {
     pub async fn remove(&self, hubspot_id: Option<&str>, salesforce_id: Option<&SalesforceId>) -> Result<()> {
         for sk in keys(hubspot_id, salesforce_id) {
             self.store.remove(&sk).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was refused of one field of a record (none: of the record as a whole), and leaves the rest.
+    pub async fn remove_field(
+        &self,
+        hubspot_id: Option<&str>,
+        salesforce_id: Option<&SalesforceId>,
+        field: Option<&str>,
+    ) -> Result<()> {
+        for sk in keys(hubspot_id, salesforce_id) {
+            let without = |stored: Option<Vec<Refused>>| {
+                let all = stored.unwrap_or_default();
+                let before = all.len();
+                let rest: Vec<Refused> = all.into_iter().filter(|one| one.field.as_deref() != field).collect();
+                match rest.len() {
+                    after if after == before => Next::Same,
+                    0 => Next::Remove,
+                    _ => Next::Store(rest),
+                }
+            };
+            self.store.change(&sk, without).await?;
         }
         Ok(())
     }
@@ -107,29 +130,44 @@ struct Store {
     pk: String,
 }
 
+/// What an item is to be.
+enum Next<T> {
+    Same,
+    Store(T),
+    Remove,
+}
+
 impl Store {
-    /// Stores what `next` makes of what is stored, if anything.
+    /// Makes of an item what `next` says about what is stored in it, if anything.
     async fn change<T: Serialize + DeserializeOwned>(
         &self,
         sk: &str,
-        next: impl Fn(Option<T>) -> Option<T>,
+        next: impl Fn(Option<T>) -> Next<T>,
     ) -> Result<()> {
         let key = Key::new(self.pk.as_str(), sk);
         for _ in 0..EXCHANGES_MAX {
             let item = self.table.get(&key).await?;
             let stored = item.as_ref().map(|item| read(&key, item)).transpose()?;
-            let Some(next) = next(stored) else { return Ok(()) };
-            let json = encode(&next)?;
-            check_size(&json, || format!("{} / {sk}", self.pk))?;
+            let next = next(stored);
             let condition = match item {
                 None => Condition::Absent("pk"),
                 Some(item) => Condition::Equals("json", text(&item, "json").into()),
             };
-            let update = Update { set: vec![("json", json.into())], condition: Some(condition), ..Update::default() };
-            match self.table.update(&key, update).await {
-                Ok(Changed::Yes(_)) => return Ok(()),
+            let done = match next {
+                Next::Same => return Ok(()),
+                Next::Remove => self.table.delete(&key, Some(condition)).await,
+                Next::Store(next) => {
+                    let json = encode(&next)?;
+                    check_size(&json, || format!("{} / {sk}", self.pk))?;
+                    let update =
+                        Update { set: vec![("json", json.into())], condition: Some(condition), ..Update::default() };
+                    self.table.update(&key, update).await.map(|changed| matches!(changed, Changed::Yes(_)))
+                }
+            };
+            match done {
+                Ok(true) => return Ok(()),
                 // Another process's, or our own whose answer was lost: what is stored says.
-                Ok(Changed::No(_)) => {}
+                Ok(false) => {}
                 Err(error) if error.kind() == ErrorKind::Unknown => {}
                 Err(error) => return Err(error),
             }

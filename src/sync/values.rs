@@ -13,7 +13,7 @@ mod texts;
 pub(crate) use self::{
     decimal::{Decimal, number},
     moments::{Epoch, day, moment},
-    texts::{cut, email, is_email, joined, phone, text, trim},
+    texts::{cut, domain, email, is_email, joined, phone, text, trim},
 };
 pub use super::model::Canon;
 use crate::codes::Code;

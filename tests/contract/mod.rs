@@ -3,4 +3,5 @@
 mod aws;
 mod objects;
 mod secrets;
+mod sync_state;
 mod table;

@@ -109,6 +109,10 @@ impl Choices {
                 continue;
             };
             let value = all.listed_choice(from).map_or_else(|| from.clone(), |choice| choice.value.clone());
+            if all.hubspot.is_open {
+                // A person may have written Salesforce's word into the text.
+                all.folded.entry(fold(&value)).or_insert_with(|| canon.clone());
+            }
             all.given.insert(fold(&value), canon.clone());
             let back = all.given_back.entry(canon).or_default();
             if !back.contains(&value) {

@@ -12,7 +12,8 @@ use crate::{
 const HUBSPOT_ID_DIGITS_MAX: usize = 19;
 
 /// Whether a field that a sync needs is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Need {
     /// It is, as it must be.
     Fine,

@@ -6,9 +6,8 @@ use super::choices::{Choices, Unmatched};
 use crate::{
     codes,
     config::{OnConflict, SyncRule},
-    hubspot::adopt::bare_domain,
     record::PropertyName,
-    salesforce::model::SalesforceId,
+    salesforce::{model::SalesforceId, soql::Literal},
     sync::{
         model::Canon,
         values::{self, Epoch, FieldFault, Seen},
@@ -204,10 +203,7 @@ impl Pair {
             }
             Kind::Email => values::email(raw),
             Kind::Phone => values::phone(raw),
-            Kind::Domain => text().map(|text| {
-                let domain = bare_domain(&text);
-                if domain.is_empty() { text } else { domain }
-            }),
+            Kind::Domain => values::domain(raw),
             Kind::Id => SalesforceId::parse(values::trim(raw)).ok().map(|id| id.as_str().to_owned()).or_else(text),
             Kind::Boolean => match values::trim(raw).to_ascii_lowercase().as_str() {
                 "" | "false" | "no" | "0" => Some("false".to_owned()),
@@ -344,6 +340,36 @@ impl Pair {
         }
         let json: Option<Number> = number.and_then(values::Decimal::json);
         json.map(Value::Number).ok_or_else(|| self.unreadable("number"))
+    }
+
+    /// What to look for in Salesforce to find the records whose value is `canon`: Salesforce compares texts without regard to case, and
+    /// nothing else. Several for a domain, of which Salesforce has an address; what is found must be compared in its canonical form.
+    pub fn searched_in_salesforce(&self, canon: &str) -> Vec<Literal> {
+        let text = |text: &str| Literal::from(text);
+        match &self.kind {
+            Kind::Domain => {
+                let hosts = [canon.to_owned(), format!("www.{canon}")];
+                let starts = ["", "http://", "https://"];
+                let all = hosts.iter().flat_map(|host| starts.map(|start| format!("{start}{host}")));
+                all.flat_map(|address| [text(&address), text(&format!("{address}/"))]).collect()
+            }
+            Kind::Number => canon.parse().map(Literal::Integer).into_iter().collect(),
+            Kind::Id => SalesforceId::parse(canon).map(Literal::Id).into_iter().collect(),
+            _ => vec![text(canon)],
+        }
+    }
+
+    /// Whether records can be found by a value of the pair on both sides: what is stored must be spelled as it is compared, but for case.
+    pub(super) fn is_searchable(&self) -> bool {
+        match self.kind {
+            Kind::Text | Kind::Email | Kind::Domain => matches!(self.in_salesforce, SalesforceForm::Text { .. }),
+            Kind::Id => true,
+            Kind::Number => {
+                self.in_hubspot == HubspotForm::Number
+                    && matches!(self.in_salesforce, SalesforceForm::Number { scale: 0, .. })
+            }
+            Kind::Phone | Kind::Boolean | Kind::Day | Kind::Moment | Kind::Choice(_) => false,
+        }
     }
 
     fn readable(&self, canon: &str, is_readable: bool, what: &str) -> Result<String, FieldFault> {

@@ -46,7 +46,8 @@ impl Decimal {
             let at = padded.len() - behind;
             (padded.get(..at)?.to_owned(), padded.get(at..)?.to_owned())
         };
-        Some(Self { is_negative, whole, fraction }.tidy())
+        let number = Self { is_negative, whole, fraction }.tidy();
+        (number.whole.len() <= DIGITS_MAX && number.fraction.len() <= DIGITS_MAX).then_some(number)
     }
 
     fn tidy(mut self) -> Self {
@@ -134,4 +135,86 @@ pub(crate) fn number(raw: &str, scale: Option<usize>) -> Option<Decimal> {
     }
     let shown: f64 = exact.to_string().parse().ok().filter(|shown: &f64| shown.is_finite())?;
     Decimal::read(&shown.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(raw: &str, scale: Option<usize>) -> Option<String> {
+        number(raw, scale).map(|number| number.to_string())
+    }
+
+    #[test]
+    fn one_number_has_one_form() {
+        for (raw, expect) in [
+            ("0", "0"),
+            ("-0.00", "0"),
+            ("007", "7"),
+            ("+5", "5"),
+            (".5", "0.5"),
+            ("5.", "5"),
+            ("1.50", "1.5"),
+            ("-3.140", "-3.14"),
+            ("1E7", "10000000"),
+            ("1.25e1", "12.5"),
+            ("12e-3", "0.012"),
+            (" 42\r\n", "42"),
+            ("123456789012345", "123456789012345"),
+            // Salesforce shows 18 digits as its binary numbers have them.
+            ("123456789012345678", "123456789012345680"),
+            ("1234567890123456.78", "1234567890123456.8"),
+        ] {
+            assert_eq!(shown(raw, None).as_deref(), Some(expect), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_no_number() {
+        for raw in [
+            "", ".", "-", "e5", "1,234", "1 234", "$5", "5 %", "0x1F", "1e", "1e401", "1e999", "--1", "1.2.3", "NaN",
+            "inf", "１",
+        ] {
+            assert_eq!(shown(raw, None), None, "{raw}");
+        }
+        assert_eq!(shown(&"9".repeat(401), None), None);
+        assert_eq!(shown("0.1e-400", None), None);
+    }
+
+    #[test]
+    fn halves_go_to_the_even_neighbour() {
+        for (raw, scale, expect) in [
+            ("0.5", 0, "0"),
+            ("1.5", 0, "2"),
+            ("2.5", 0, "2"),
+            ("2.50000000001", 0, "3"),
+            ("-2.5", 0, "-2"),
+            ("-0.4", 0, "0"),
+            ("1.005", 2, "1"),
+            ("1.015", 2, "1.02"),
+            ("1.0049999", 2, "1"),
+            ("9.995", 2, "10"),
+            ("99.999", 2, "100"),
+            ("0.096", 2, "0.1"),
+            ("1.2", 2, "1.2"),
+        ] {
+            assert_eq!(shown(raw, Some(scale)).as_deref(), Some(expect), "{raw} to {scale}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_number_survives_json_and_back(
+            raw in "[-+]?[0-9]{1,20}(\\.[0-9]{0,20})?([eE][-+]?[0-9]{1,2})?", scale in proptest::option::of(0_usize..8)
+        ) {
+            let Some(number) = number(&raw, scale) else { return Ok(()) };
+            let text = number.to_string();
+            proptest::prop_assert_eq!(shown(&text, scale), Some(text.clone()));
+            let json = number.json().map(|json| json.to_string());
+            proptest::prop_assert_eq!(json.and_then(|json| shown(&json, scale)), Some(text.clone()));
+            // As the simulator, and languages without decimals, carry it.
+            let float: f64 = text.parse().unwrap();
+            proptest::prop_assert_eq!(shown(&serde_json::json!(float).to_string(), scale), Some(text));
+        }
+    }
 }

@@ -56,3 +56,53 @@ pub(crate) fn moment(raw: &str, epoch: Epoch) -> Option<String> {
     let whole = Timestamp::from_second(moment.as_nanosecond().div_euclid(1_000_000_000).try_into().ok()?).ok()?;
     YEARS.contains(&Offset::UTC.to_datetime(whole).year()).then(|| whole.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_read_in_every_form_that_either_side_shows() {
+        for (raw, expect) in [
+            ("2024-02-29", Some("2024-02-29")),
+            (" 2024-02-29 ", Some("2024-02-29")),
+            ("1709164800000", Some("2024-02-29")),
+            ("-86400000", Some("1969-12-31")),
+            ("0", Some("1970-01-01")),
+            ("2024-02-29T23:59:59.999Z", Some("2024-02-29")),
+            ("2024-02-29T23:59:59.000+0000", Some("2024-02-29")),
+            // The day in UTC, whatever it is elsewhere.
+            ("2024-02-29T23:00:00.000-0500", Some("2024-03-01")),
+            ("1700-01-01", Some("1700-01-01")),
+            ("4000-12-31", Some("4000-12-31")),
+            ("1699-12-31", None),
+            ("4001-01-01", None),
+            ("2023-02-29", None),
+            ("20240229x", None),
+            ("29/02/2024", None),
+            ("2024-02-29T10:00:00", None),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            assert_eq!(day(raw, Epoch::Milliseconds).as_deref(), expect, "{raw}");
+        }
+        assert_eq!(day("20240229", Epoch::Unknown), None, "bare digits in a text are no milliseconds");
+    }
+
+    #[test]
+    fn a_moment_has_whole_seconds_towards_the_past() {
+        for (raw, expect) in [
+            ("2024-09-09T19:25:27.000+0000", Some("2024-09-09T19:25:27Z")),
+            ("2024-09-09T19:25:27.999Z", Some("2024-09-09T19:25:27Z")),
+            ("2024-09-09T21:25:27+02:00", Some("2024-09-09T19:25:27Z")),
+            ("1725909927999", Some("2024-09-09T19:25:27Z")),
+            ("-1", Some("1969-12-31T23:59:59Z")),
+            ("1969-12-31T23:59:59.9999999Z", Some("1969-12-31T23:59:59Z")),
+            ("2024-09-09", Some("2024-09-09T00:00:00Z")),
+            ("99999999999999999999", None),
+            ("2024-09-09 noon", None),
+        ] {
+            assert_eq!(moment(raw, Epoch::Milliseconds).as_deref(), expect, "{raw}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! `hubferry sync NAME --plan`: record by record what a run would do, on both sides, and why.
+
+use std::{
+    cell::RefCell,
+    fs::File,
+    io::{self, BufWriter, Write},
+    rc::Rc,
+};
+
+use anyhow::{Context as _, Result};
+use hubferry::{
+    config::{Sync, SyncLimits},
+    sync::{
+        self,
+        model::{Canon, Side},
+        plan::{Operation, PlanTotals, Planned},
+    },
+};
+use serde_json::json;
+
+use super::{Options, show::Page};
+use crate::{
+    DONE,
+    doors::Doors,
+    text::{self, WIDTH, clip, grouped, wrap},
+    turns,
+    watch::Watch,
+};
+
+/// Columns of a field's name before its values.
+const NAME_COLUMNS: usize = 20;
+/// The longest part of a value that is shown.
+const VALUE_CHARS: usize = 50;
+
+/// Plans, and shows each record as soon as it is planned.
+pub(super) async fn run(doors: &Doors, sync: &Sync, options: &Options, watch: &Watch) -> Result<u8> {
+    let env = doors.app.env();
+    let (deadline, _) = turns::begin(env)?;
+    let out: Box<dyn Write> = match &options.out {
+        Some(path) => {
+            let file = File::create(path).with_context(|| format!("{} cannot be written", path.display()))?;
+            Box::new(BufWriter::new(file))
+        }
+        None => Box::new(BufWriter::new(io::stdout())),
+    };
+    let as_json = options.json || options.out.is_some();
+    let out = Rc::new(RefCell::new(out));
+    let broken = Rc::new(RefCell::new(None));
+    let (to, failed, doors_of) = (out.clone(), broken.clone(), env.clone());
+    let each = move |planned: &Planned| {
+        if failed.borrow().is_some() {
+            return;
+        }
+        let line = if as_json { serde_json::to_string(planned).map_err(io::Error::from) } else { Ok(block(planned)) };
+        if let Err(error) = line.and_then(|line| writeln!(to.borrow_mut(), "{line}")) {
+            *failed.borrow_mut() = Some(error);
+            // Nobody reads on.
+            doors_of.stop.set(true);
+        }
+    };
+    let planning = Box::pin(sync::plan(&doors.app, &sync.name, deadline, Rc::new(each)));
+    let totals = turns::stoppable(env, watch, planning).await?;
+    watch.clear();
+    if let Some(error) = broken.take() {
+        return Err(error.into());
+    }
+    out.borrow_mut().flush()?;
+    let totals = totals?;
+    if options.json {
+        text::json_line(&json!({ "totals": totals }))?;
+    } else {
+        text::print(&sum(sync, &totals, options, text::has_colour()))?;
+    }
+    Ok(DONE)
+}
+
+/// One record for people.
+fn block(planned: &Planned) -> String {
+    let (here, id, other) = match planned.side {
+        Side::Hubspot => {
+            ("HubSpot", &planned.hubspot_id, planned.salesforce_id.as_deref().map(|id| ("Salesforce", id)))
+        }
+        Side::Salesforce => {
+            ("Salesforce", &planned.salesforce_id, planned.hubspot_id.as_deref().map(|id| ("HubSpot", id)))
+        }
+    };
+    let id = id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
+    let other = other.map(|(name, id)| format!(", {name} {id}")).unwrap_or_default();
+    let what = match planned.operation {
+        Operation::Create => "create in",
+        Operation::Update => "update in",
+        Operation::Delete => "delete in",
+        Operation::Link => "link",
+        Operation::Review => "review",
+        Operation::Refused => "refused by",
+        Operation::Associate => "associate in",
+    };
+    let mut lines = wrap("", &format!("{what} {here}{id}{other}: {}", planned.why), WIDTH);
+    for field in &planned.fields {
+        let name = match planned.side {
+            Side::Hubspot => &field.hubspot,
+            Side::Salesforce => &field.salesforce,
+        };
+        let first = format!("    {name:<NAME_COLUMNS$} ");
+        let values = [shown(&field.old), "->".to_owned(), shown(&field.new)];
+        let line = format!("{first}{}", values.join(" "));
+        if line.chars().count() <= WIDTH {
+            lines.push(line);
+        } else {
+            lines.push(format!("    {name}"));
+            lines.push(format!("        {}", shown(&field.old)));
+            lines.push(format!("     -> {}", shown(&field.new)));
+        }
+    }
+    lines.join("\n")
+}
+
+/// A value in quotes, with what a terminal would take for a command made harmless; blank is said.
+pub(crate) fn shown(value: &Canon) -> String {
+    match value {
+        Some(value) => format!("{:?}", clip(value, VALUE_CHARS)),
+        None => "(blank)".to_owned(),
+    }
+}
+
+fn sum(sync: &Sync, totals: &PlanTotals, options: &Options, colour: bool) -> String {
+    let mut page = Page::new(colour);
+    if options.out.is_none() {
+        page.line("");
+    }
+    page.heading(&format!("plan of sync {}: nothing was written", sync.name));
+    let SyncLimits { creates, updates, blanks, deletes } = sync.limits;
+    let (ours, theirs) = (&totals.hubspot, &totals.salesforce);
+    page.line(&format!("  {:<24}{:>12}{:>12}{:>12}{:>12}", "", "HubSpot", "Salesforce", "together", "limit"));
+    for (name, here, there, limit) in [
+        ("records created", ours.created, theirs.created, creates),
+        ("records updated", ours.updated, theirs.updated, updates),
+        ("fields cleared", ours.blanked, theirs.blanked, blanks),
+        ("records deleted", ours.deleted, theirs.deleted, deletes),
+    ] {
+        let both = here.saturating_add(there);
+        let [here, there, both, limit] = [here, there, both, limit].map(grouped);
+        page.line(&format!("  {name:<24}{here:>12}{there:>12}{both:>12}{limit:>12}"));
+    }
+    let (here, there) = (grouped(totals.hubspot_calls), grouped(totals.salesforce_calls));
+    page.line(&format!("  {:<24}{here:>12}{there:>12}", "calls for this plan"));
+    page.line("");
+    page.wrapped(
+        "  ",
+        &format!(
+            "{} records would get a link, {} wait for a person, {} are refused; {} are in step.",
+            grouped(totals.links),
+            grouped(totals.reviews),
+            grouped(totals.refused),
+            grouped(totals.unchanged)
+        ),
+    );
+    if let Some(over) = &totals.over {
+        page.wrapped("  -> ", &format!("A run would stop before its first write: {over}"));
+    }
+    if let Some(path) = &options.out {
+        page.wrapped("  records   ", &path.display().to_string());
+    }
+    page.end()
+}

@@ -1,0 +1,329 @@
+//! Pairs of which a record was deleted or merged.
+
+use super::{
+    chunk::Candidate,
+    model::{Choice, Intent, Link, Review, ReviewKind, Side, Status},
+    plan::{Operation, Planned},
+    records::HubspotRecord,
+    run::Job,
+};
+use crate::{
+    codes,
+    config::SyncDeletes,
+    error::{Error, ErrorKind, Result},
+    hubspot::{
+        batch::{Write, WriteKind},
+        verdict,
+    },
+    record::Input,
+    report::RowOutcome,
+    salesforce::{
+        model::{Row, SalesforceId},
+        write::Verdict,
+    },
+};
+
+impl Job {
+    /// One record of a pair, or both, is gone.
+    pub(super) async fn one_is_gone(
+        &mut self,
+        mut link: Link,
+        before: Link,
+        record: Option<HubspotRecord>,
+        row: Option<Row>,
+        candidate: &Candidate,
+    ) -> Result<RowOutcome> {
+        // A pair that was merged away on one side, and is gone on the other: all of it is in the pair that it was merged into.
+        if (record.is_none() && row.is_none()) || link.status == Status::Merged {
+            self.drop_link(&link, candidate).await?;
+            return Ok(RowOutcome::Unchanged);
+        }
+        let deleted_in = if row.is_none() { Side::Salesforce } else { Side::Hubspot };
+        let gone = match deleted_in {
+            Side::Hubspot => Status::HubspotDeleted,
+            Side::Salesforce => Status::SalesforceDeleted,
+        };
+        let id = self.delete_review_id(&link);
+        let review =
+            candidate.review.as_ref().and_then(|review| self.open.get(review)).filter(|one| one.id == id).cloned();
+        match review.as_ref().and_then(|review| review.choice.clone()) {
+            Some(Choice::Side(side)) if side == deleted_in => {
+                return self.delete_other(link, deleted_in, candidate).await;
+            }
+            Some(Choice::Side(survives)) => {
+                // It is created again: as a record without a link, which it then is.
+                if self.planner.is_some() {
+                    return Ok(RowOutcome::Unchanged);
+                }
+                let id = match survives {
+                    Side::Hubspot => link.hubspot_id.clone(),
+                    Side::Salesforce => link.salesforce_id.to_string(),
+                };
+                self.put_off(survives, &id).await?;
+                self.drop_link(&link, candidate).await?;
+                return Ok(RowOutcome::Updated);
+            }
+            Some(Choice::Keep | Choice::Value(_)) => {
+                if self.planner.is_none() {
+                    link.status = Status::Ignored;
+                    self.keep(link, &before).await?;
+                    self.close_review(&id).await?;
+                }
+                return Ok(RowOutcome::Unchanged);
+            }
+            None => {}
+        }
+        if link.status == gone && (self.sync.deletes != SyncDeletes::Propagate || self.open.contains_key(&id)) {
+            // Dealt with, or waiting for a person.
+            self.forget_both(&link, candidate).await?;
+            return Ok(RowOutcome::Unchanged);
+        }
+        let edited = self.was_edited(&link, record.as_ref(), row.as_ref());
+        match self.sync.deletes {
+            SyncDeletes::Propagate if !edited => return self.delete_other(link, deleted_in, candidate).await,
+            SyncDeletes::Ignore => {}
+            SyncDeletes::Review | SyncDeletes::Propagate => {
+                let why = match edited {
+                    true => {
+                        format!("deleted in {}, and edited in {} since", deleted_in.name(), deleted_in.other().name())
+                    }
+                    false => format!("deleted in {}", deleted_in.name()),
+                };
+                let review = Review {
+                    id,
+                    salesforce_id: Some(link.salesforce_id.clone()),
+                    deleted_in: Some(deleted_in),
+                    ..self.review_of(Side::Hubspot, &link.hubspot_id, ReviewKind::Delete, why)
+                };
+                self.open_review(review).await?;
+            }
+        }
+        if self.planner.is_none() {
+            link.status = gone;
+            self.keep(link.clone(), &before).await?;
+            self.forget_both(&link, candidate).await?;
+        }
+        Ok(RowOutcome::Unchanged)
+    }
+
+    /// Whether the record that is left was changed since the two were in step.
+    fn was_edited(&self, link: &Link, record: Option<&HubspotRecord>, row: Option<&Row>) -> bool {
+        let hubspot = record.map(|record| super::records::sight_hubspot(&self.mapping, record));
+        let salesforce = row.map(|row| super::records::sight_salesforce(&self.mapping, row));
+        link.fields.iter().any(|(key, state)| {
+            let ours = hubspot.as_ref().and_then(|seen| seen.fields.get(key));
+            let theirs = salesforce.as_ref().and_then(|seen| seen.fields.get(key));
+            ours.is_some_and(|seen| seen.canon != state.hubspot)
+                || theirs.is_some_and(|seen| seen.canon != state.salesforce)
+        })
+    }
+
+    /// Deletes the record that is left.
+    async fn delete_other(&mut self, mut link: Link, deleted_in: Side, candidate: &Candidate) -> Result<RowOutcome> {
+        let on = deleted_in.other();
+        if let Some(planner) = &mut self.planner {
+            planner.writes(on).deleted += 1;
+            planner.tell(&Planned {
+                hubspot_id: Some(link.hubspot_id.clone()),
+                salesforce_id: Some(link.salesforce_id.to_string()),
+                side: on,
+                operation: Operation::Delete,
+                fields: Vec::new(),
+                why: format!("deleted in {}", deleted_in.name()),
+            });
+            return Ok(RowOutcome::Unchanged);
+        }
+        let done = &self.progress.done.sync;
+        let deleted = done.hubspot.deleted + done.salesforce.deleted;
+        if deleted >= self.sync.limits.deletes {
+            let message = format!(
+                "the run would delete more records than limits.deletes allows, {}; {deleted} were deleted before, nothing more",
+                self.sync.limits.deletes
+            );
+            return Err(Error::invalid(codes::SYNC_DELETES, message));
+        }
+        let before = link.clone();
+        link.intent = Some(Intent { deletes: Some(on), ..Intent::default() });
+        if !self.keep(link.clone(), &before).await? {
+            self.put_off(Side::Hubspot, &link.hubspot_id).await?;
+            return Ok(RowOutcome::Deferred);
+        }
+        self.still_ours()?;
+        let deadline = self.calls_until();
+        let deleted = match on {
+            Side::Hubspot => {
+                let write = Write { kind: WriteKind::Archive, object: &self.resource.object, id_property: None };
+                let input = Input { key: link.hubspot_id.clone(), properties: Vec::new() };
+                let mut verdicts = [None];
+                self.account.write(write, std::slice::from_ref(&input), &mut verdicts, None, deadline).await?;
+                match verdicts.into_iter().next().flatten() {
+                    Some(verdict::Verdict::Written { .. }) => Ok(()),
+                    Some(verdict::Verdict::Refused(reason)) if *reason.code == *codes::KEY_NOT_FOUND.as_str() => Ok(()),
+                    Some(verdict::Verdict::Refused(reason)) => Err(Some((reason.code.to_string(), reason.reason))),
+                    _ => Err(None),
+                }
+            }
+            Side::Salesforce => {
+                match self.org.delete(&self.mapping.salesforce_object, &link.salesforce_id, deadline).await? {
+                    Verdict::Written { .. } | Verdict::Gone => Ok(()),
+                    Verdict::Refused(refusal) | Verdict::Forbidden(refusal) => Err(Some((refusal.code, refusal.text))),
+                    _ => Err(None),
+                }
+            }
+        };
+        match deleted {
+            Ok(()) => {
+                match on {
+                    Side::Hubspot => self.progress.done.sync.hubspot.deleted += 1,
+                    Side::Salesforce => self.progress.done.sync.salesforce.deleted += 1,
+                }
+                self.drop_link(&link, candidate).await?;
+                Ok(RowOutcome::Updated)
+            }
+            Err(Some((code, reason))) => {
+                let ids = (Some(link.hubspot_id.clone()), Some(link.salesforce_id.clone()));
+                let mut refused = self.refused(ids, on, 1);
+                (refused.code, refused.reason) = (code, reason);
+                self.refuse(refused).await?;
+                Ok(RowOutcome::Rejected)
+            }
+            Err(None) => {
+                self.put_off(Side::Hubspot, &link.hubspot_id).await?;
+                Ok(RowOutcome::Deferred)
+            }
+        }
+    }
+
+    /// Stores one link; whether nobody else has.
+    async fn keep(&self, link: Link, before: &Link) -> Result<bool> {
+        if link == *before {
+            return Ok(true);
+        }
+        Ok(self.links.store(&mut [link]).await?.into_iter().all(|stored| stored))
+    }
+
+    async fn drop_link(&mut self, link: &Link, candidate: &Candidate) -> Result<()> {
+        if self.planner.is_some() {
+            return Ok(());
+        }
+        let frozen: Vec<String> = link.fields.values().filter_map(|state| state.frozen.clone()).collect();
+        for id in frozen.into_iter().chain([self.delete_review_id(link), self.merge_review_id(link)]) {
+            self.close_review(&id).await?;
+        }
+        self.refusals.remove(Some(&link.hubspot_id), Some(&link.salesforce_id)).await?;
+        self.links.remove(link).await?;
+        self.forget_both(link, candidate).await
+    }
+
+    async fn forget_both(&mut self, link: &Link, candidate: &Candidate) -> Result<()> {
+        let of = |id: String| Candidate { id, todo: candidate.todo, ..Candidate::default() };
+        if candidate.todo && candidate.id == link.hubspot_id {
+            self.forget(Side::Hubspot, &of(link.hubspot_id.clone())).await
+        } else if candidate.todo {
+            self.forget(Side::Salesforce, &of(link.salesforce_id.to_string())).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// HubSpot's record was merged into another. `true`: the link follows; `false`: the other one has a link of its own.
+    pub(super) async fn follow_hubspot_merge(&mut self, link: &mut Link, survivor: &HubspotRecord) -> Result<bool> {
+        let theirs = self.links.by_hubspot(std::slice::from_ref(&survivor.id)).await?.into_values().next();
+        match theirs {
+            Some(other) => self.merged_into(link, other, Side::Hubspot).await.map(|()| false),
+            None if self.planner.is_some() => {
+                link.hubspot_id.clone_from(&survivor.id);
+                Ok(true)
+            }
+            None => self.follow(link, Some(survivor.id.clone()), None).await,
+        }
+    }
+
+    /// Salesforce's record was merged into another.
+    pub(super) async fn follow_salesforce_merge(&mut self, link: &mut Link, winner: &SalesforceId) -> Result<bool> {
+        let theirs = self.links.by_salesforce(std::slice::from_ref(winner)).await?.into_values().next();
+        match theirs {
+            Some(other) => self.merged_into(link, other, Side::Salesforce).await.map(|()| false),
+            None if self.planner.is_some() => {
+                link.salesforce_id = winner.clone();
+                Ok(true)
+            }
+            None => self.follow(link, None, Some(winner.clone())).await,
+        }
+    }
+
+    async fn follow(
+        &mut self,
+        link: &mut Link,
+        hubspot: Option<String>,
+        salesforce: Option<SalesforceId>,
+    ) -> Result<bool> {
+        let old = link.clone();
+        if self.links.move_to(link, hubspot, salesforce).await? {
+            for id in [self.delete_review_id(&old), self.merge_review_id(&old)] {
+                self.close_review(&id).await?;
+            }
+            return Ok(true);
+        }
+        self.put_off(Side::Hubspot, &old.hubspot_id).await?;
+        Ok(false)
+    }
+
+    /// The record of `side` was merged into that of another pair: merged on the other side too, or a person has to.
+    async fn merged_into(&mut self, link: &mut Link, other: Link, side: Side) -> Result<()> {
+        let is_gone_too = match side {
+            // The same happened in Salesforce, or the record was deleted there.
+            Side::Hubspot => {
+                let own = std::collections::BTreeSet::from([link.salesforce_id.clone()]);
+                self.read_salesforce(own).await?.is_empty()
+            }
+            Side::Salesforce => {
+                let own = std::collections::BTreeSet::from([link.hubspot_id.clone()]);
+                self.read_hubspot(own).await?.values().all(|record| record.id != link.hubspot_id)
+            }
+        };
+        if self.planner.is_some() && is_gone_too {
+            return Ok(());
+        }
+        if is_gone_too {
+            return self.drop_link(link, &Candidate::default()).await;
+        }
+        let before = link.clone();
+        let (stays, merged) = match side {
+            Side::Hubspot => (link.salesforce_id.to_string(), other.salesforce_id.to_string()),
+            Side::Salesforce => (link.hubspot_id.clone(), other.hubspot_id.clone()),
+        };
+        let why = format!(
+            "merged in {}; in {} there are still two records, {stays} and {merged}: merge them there",
+            side.name(),
+            side.other().name()
+        );
+        let review = Review {
+            id: self.merge_review_id(link),
+            salesforce_id: Some(link.salesforce_id.clone()),
+            candidates: vec![merged],
+            candidates_of: Some(side.other()),
+            ..self.review_of(Side::Hubspot, &link.hubspot_id, ReviewKind::Merge, why)
+        };
+        let choice = self.open.get(&review.id).and_then(|review| review.choice.clone());
+        if choice.is_some() && self.planner.is_none() {
+            // Left as it is, for good.
+            link.status = Status::Ignored;
+            let id = review.id.clone();
+            if !self.keep(link.clone(), &before).await? {
+                return Err(Error::new(
+                    ErrorKind::Unavailable { retry_after: None },
+                    codes::STATE_UNAVAILABLE,
+                    "a link was changed by another invocation",
+                ));
+            }
+            return self.close_review(&id).await;
+        }
+        self.open_review(review).await?;
+        if self.planner.is_none() && link.status != Status::Merged {
+            link.status = Status::Merged;
+            self.keep(link.clone(), &before).await?;
+        }
+        Ok(())
+    }
+}
