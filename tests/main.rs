@@ -12,4 +12,5 @@ mod process;
 mod salesforce;
 mod signals;
 mod support;
+mod sync;
 mod template;
