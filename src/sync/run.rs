@@ -57,6 +57,9 @@ const LARGE_FROM: u64 = 10_000;
 /// How far HubSpot's index may trail: a run begins so much before the start of the last one. What was looked at since is skipped by its link.
 const HUBSPOT_OVERLAP: SignedDuration = SignedDuration::from_hours(1);
 
+/// Before anything in HubSpot. Its search answers 500 to a date of 0.
+const HUBSPOT_BEGINNING: Timestamp = Timestamp::constant(1, 0);
+
 /// Reviews that one run looks at again.
 pub(super) const REVIEWS_MAX: usize = 5_000;
 
@@ -420,7 +423,7 @@ impl Job {
 
     fn hubspot_from(&self) -> Timestamp {
         let from = self.progress.hubspot.map(|at| at.saturating_sub(HUBSPOT_OVERLAP).unwrap_or(Timestamp::UNIX_EPOCH));
-        from.unwrap_or(Timestamp::UNIX_EPOCH)
+        from.unwrap_or(HUBSPOT_BEGINNING)
     }
 
     /// Plans the whole window without writing.
