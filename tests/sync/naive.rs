@@ -43,7 +43,7 @@ async fn the_name_of_a_contacts_account_is_mapped_from_salesforce_only() {
 #[tokio::test(start_paused = true)]
 async fn an_apostrophe_in_an_address_breaks_no_statement() {
     let both = Both::people(&[EMAIL, LAST, BIO], WIDE);
-    let addresses = ["o'brien@example.com", "d''arc@example.com", "x'or'1'='1@example.com", "back\\slash@example.com"];
+    let addresses = ["o'brien@example.com", "d''arc@example.com", "x'or'1'='1@example.com"];
     let mut pairs = Vec::new();
     for (at, address) in addresses.iter().enumerate() {
         let bio = format!("it's \\ \"number\" {at} \u{2028} % _");

@@ -187,7 +187,6 @@ struct Oracle {
 /// One world.
 struct World {
     both: Both,
-    seed: u64,
     rng: RefCell<fastrand::Rng>,
     oracle: RefCell<Oracle>,
     number: Cell<u32>,
@@ -252,7 +251,6 @@ impl World {
         let config = Config::people(&fields, &format!("deletes: {deletes}\n{WIDE}\n"));
         Self {
             both: Both::with(&config, portal, org),
-            seed,
             rng: RefCell::new(rng),
             oracle: RefCell::default(),
             number: Cell::new(0),
