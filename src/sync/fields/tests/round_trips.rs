@@ -117,7 +117,7 @@ fn what_is_written_reads_back_as_promised_and_is_what_was_seen() {
             written.borrow_mut().insert((way, pair.key.clone()));
         }
     };
-    let config = ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let outcome = runner.run(&(texts(), values()), |(text, value)| {
         for pair in &pairs {
