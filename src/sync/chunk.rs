@@ -27,6 +27,9 @@ use crate::{
 /// How often a pair is decided, written and read back: once, again for what automations made of it or a side refused, and once more.
 pub(super) const ROUNDS_MAX: usize = 4;
 
+/// Names the records that were merged into a contact, company, …
+pub(super) const MERGED: &str = "hs_merged_object_ids";
+
 /// Items of the table that are changed at a time.
 const ITEMS_AT_ONCE: usize = 32;
 
@@ -225,6 +228,7 @@ impl Job {
             .map(|(_, link)| link.salesforce_id.clone())
             .collect();
         let gone = if missing.is_empty() { BTreeMap::new() } else { self.gone_in_salesforce(&missing).await? };
+        self.notice_merges(hubspot.values()).await?;
         let mut works = Vec::with_capacity(linked.len());
         for (candidate, mut link) in linked {
             let before = link.clone();
@@ -280,6 +284,22 @@ impl Job {
             }
         }
         Ok(works)
+    }
+
+    /// Links of records that were merged into these: nothing else shows them any more.
+    async fn notice_merges(&mut self, records: impl Iterator<Item = &HubspotRecord>) -> Result<()> {
+        let merged: Vec<String> = records
+            .filter_map(|record| record.text(MERGED))
+            .flat_map(|ids| ids.split(';').map(|id| id.trim().to_owned()))
+            .filter(|id| !id.is_empty())
+            .collect();
+        if merged.is_empty() {
+            return Ok(());
+        }
+        let links = self.links.by_hubspot(&merged).await?;
+        let open = links.into_values().filter(|link| !matches!(link.status, Status::Merged | Status::Ignored));
+        self.again.extend(open.map(|link| link.salesforce_id.to_string()));
+        Ok(())
     }
 
     pub(super) fn pair_of(
@@ -346,6 +366,7 @@ impl Job {
                         _ => self.forget(side, &candidate).await?,
                     }
                 }
+                self.notice_merges(records.iter()).await?;
                 for (record, found) in Box::pin(self.match_hubspot(records)).await? {
                     matched.push((record.id.clone(), Source::Hubspot(record), found));
                 }
@@ -370,6 +391,11 @@ impl Job {
         }
         for (id, source, found) in matched {
             let Some(candidate) = by_id.remove(&id) else { continue };
+            if matches!(found, Match::Create) && self.is_refused_duplicate(side, &id, &source).await? {
+                self.forget(side, &candidate).await?;
+                self.progress.done.rows.add(RowOutcome::Unchanged);
+                continue;
+            }
             self.identity_settled(side, &id, &found).await?;
             match found {
                 Match::Link(record, row) => {
@@ -582,8 +608,9 @@ impl Job {
         let (mut hubspot, mut salesforce) = (self.progress.done.sync.hubspot, self.progress.done.sync.salesforce);
         for work in works {
             let blanks = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-            hubspot.updated += u64::from(work.writes_hubspot());
-            salesforce.updated += u64::from(work.writes_salesforce());
+            // An id that is noted on a record changes nothing of what people see: it counts with the links.
+            hubspot.updated += u64::from(work.is_active() && !work.decision.to_hubspot.is_empty());
+            salesforce.updated += u64::from(work.is_active() && !work.decision.to_salesforce.is_empty());
             hubspot.blanked += blanks(work.decision.to_hubspot.iter().filter(|change| change.blanks()).count());
             salesforce.blanked += blanks(work.decision.to_salesforce.iter().filter(|change| change.blanks()).count());
         }
@@ -636,7 +663,7 @@ impl Job {
                 };
                 let blanked = changes.iter().filter(|(_, old, new, _)| new.is_none() && old.is_some()).count();
                 let writes = planner.writes(side);
-                writes.updated += 1;
+                writes.updated += u64::from(!changes.is_empty());
                 writes.blanked += u64::try_from(blanked).unwrap_or_default();
                 if planner.tells() {
                     let why = changes.first().map_or("its link is noted on the record", |(.., why)| *why);
@@ -679,7 +706,6 @@ impl Job {
         }
         for creation in creations {
             planner.writes(creation.on).created += 1;
-            planner.writes(creation.on.other()).updated += 1;
             planner.totals.links += 1;
             if planner.tells() {
                 let (sighted, hubspot_id, salesforce_id) = match &creation.source {

@@ -66,7 +66,7 @@ impl Job {
             Some(Choice::Keep | Choice::Value(_)) => {
                 if self.planner.is_none() {
                     link.status = Status::Ignored;
-                    self.keep(link, &before).await?;
+                    self.keep(&mut link, &before).await?;
                     self.close_review(&id).await?;
                 }
                 return Ok(RowOutcome::Unchanged);
@@ -100,7 +100,7 @@ impl Job {
         }
         if self.planner.is_none() {
             link.status = gone;
-            self.keep(link.clone(), &before).await?;
+            self.keep(&mut link, &before).await?;
             self.forget_both(&link, candidate).await?;
         }
         Ok(RowOutcome::Unchanged)
@@ -144,7 +144,7 @@ impl Job {
         }
         let before = link.clone();
         link.intent = Some(Intent { deletes: Some(on), ..Intent::default() });
-        if !self.keep(link.clone(), &before).await? {
+        if !self.keep(&mut link, &before).await? {
             self.put_off(Side::Hubspot, &link.hubspot_id).await?;
             return Ok(RowOutcome::Deferred);
         }
@@ -195,11 +195,11 @@ impl Job {
     }
 
     /// Stores one link; whether nobody else has.
-    async fn keep(&self, link: Link, before: &Link) -> Result<bool> {
-        if link == *before {
+    async fn keep(&self, link: &mut Link, before: &Link) -> Result<bool> {
+        if link == before {
             return Ok(true);
         }
-        Ok(self.links.store(&mut [link]).await?.into_iter().all(|stored| stored))
+        Ok(self.links.store(std::slice::from_mut(link)).await?.into_iter().all(|stored| stored))
     }
 
     async fn drop_link(&mut self, link: &Link, candidate: &Candidate) -> Result<()> {
@@ -310,7 +310,7 @@ impl Job {
             // Left as it is, for good.
             link.status = Status::Ignored;
             let id = review.id.clone();
-            if !self.keep(link.clone(), &before).await? {
+            if !self.keep(link, &before).await? {
                 return Err(Error::new(
                     ErrorKind::Unavailable { retry_after: None },
                     codes::STATE_UNAVAILABLE,
@@ -322,7 +322,7 @@ impl Job {
         self.open_review(review).await?;
         if self.planner.is_none() && link.status != Status::Merged {
             link.status = Status::Merged;
-            self.keep(link.clone(), &before).await?;
+            self.keep(link, &before).await?;
         }
         Ok(())
     }

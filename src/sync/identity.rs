@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     fields::Pair,
     model::{ReviewKind, Side},
-    records::HubspotRecord,
+    records::{GoneRow, HubspotRecord},
     run::Job,
 };
 use crate::{
@@ -86,7 +86,9 @@ impl Job {
         let mut candidates: BTreeSet<String> = named.values().map(|record| record.id.clone()).collect();
         candidates.extend(pointing.values().map(|record| record.id.clone()));
         candidates.extend(by_value.values().flatten().map(|record| record.id.clone()));
-        let linked = self.links.by_hubspot(&candidates.into_iter().collect::<Vec<_>>()).await?;
+        let candidates: Vec<String> = candidates.into_iter().collect();
+        let linked = self.links.by_hubspot(&candidates).await?;
+        let claimants = self.salesforce_naming(&candidates).await?;
 
         let mut matches = Vec::with_capacity(rows.len());
         for (id, row) in &rows {
@@ -142,10 +144,21 @@ impl Job {
                     }
                 },
             };
+            if let Some(found) = found {
+                let others = claimants.get(&found.id).into_iter().flatten().filter(|other| *other != id);
+                let others: Vec<String> = others.map(ToString::to_string).collect();
+                if !others.is_empty() && !linked.contains_key(&found.id) {
+                    let why = "another record of Salesforce names the record of HubSpot that it belongs to";
+                    matches.push(review(ReviewKind::Identity, Side::Salesforce, others, why));
+                    continue;
+                }
+            }
             matches.push(match found {
                 None => Match::Create,
                 Some(found) => match linked.get(&found.id) {
                     None => Match::Link(found.clone(), row.clone()),
+                    // It takes the place of the one that was merged into it: that one's deletion brings the link.
+                    Some(link) if self.was_merged_into(&link.salesforce_id, id).await? => Match::Skip,
                     Some(link) => {
                         let ids = vec![found.id.clone()];
                         let why =
@@ -169,15 +182,8 @@ impl Job {
         let deadline = self.calls_until();
         let claims =
             |record: &HubspotRecord| record.text(&mapping.hubspot_link).and_then(|id| SalesforceId::parse(id).ok());
-        let own_ids: Vec<Literal> = records.iter().map(|record| Literal::Text(record.id.clone())).collect();
-        let select = Select::from(&mapping.salesforce_object)?.fields(["Id", mapping.salesforce_link.as_str()])?;
-        let pointing = self.org.query_one_of(&select, &mapping.salesforce_link, &own_ids, deadline).await?;
-        let mut pointing_at: BTreeMap<String, BTreeSet<SalesforceId>> = BTreeMap::new();
-        for row in pointing {
-            if let Some((id, of)) = row.id().zip(row.text(&mapping.salesforce_link).and_then(hubspot_id_of)) {
-                pointing_at.entry(of).or_default().insert(id);
-            }
-        }
+        let own_ids: Vec<String> = records.iter().map(|record| record.id.clone()).collect();
+        let pointing_at = self.salesforce_naming(&own_ids).await?;
         let value_of = |record: &HubspotRecord| {
             self.matched_by().and_then(|pair| pair.of_hubspot(record.text(&pair.hubspot)).canon)
         };
@@ -195,6 +201,12 @@ impl Job {
         // Read fresh: a query may be behind.
         let rows = self.read_salesforce(candidates).await?;
         let linked = self.links.by_salesforce(&all).await?;
+        // Who in HubSpot says that it belongs to them.
+        let object = &self.resource.object;
+        let keys: Vec<String> = rows.keys().map(ToString::to_string).collect();
+        let holders = self.account.read(object, Some(&mapping.hubspot_link), &keys, &[], None, deadline).await?;
+        let holders: BTreeMap<String, String> =
+            keys.into_iter().zip(holders).filter_map(|(id, found)| Some((id, found?.id))).collect();
 
         let mut matches = Vec::with_capacity(records.len());
         for record in &records {
@@ -274,7 +286,15 @@ impl Job {
             matches.push(match (found, row) {
                 (Some(id), Some(row)) => match linked.get(&id) {
                     _ if self.is_outside(row) => Match::Skip,
-                    None => Match::Link(record.clone(), row.clone()),
+                    None => match holders.get(id.as_str()).filter(|holder| **holder != record.id) {
+                        Some(holder) => {
+                            let why = "another record of HubSpot names the record of Salesforce that it belongs to";
+                            review(ReviewKind::Identity, Side::Hubspot, vec![holder.clone()], why)
+                        }
+                        None => Match::Link(record.clone(), row.clone()),
+                    },
+                    // It has taken over the record that the link is of: the link follows.
+                    Some(link) if self.is_now(&link.hubspot_id, &record.id).await? => Match::Skip,
                     Some(link) => {
                         let why =
                             format!("the record of Salesforce that it belongs to is linked with {}", link.hubspot_id);
@@ -292,6 +312,36 @@ impl Job {
     fn shows(&self, record: &HubspotRecord, value: &str) -> bool {
         let shown = self.matched_by().and_then(|pair| pair.of_hubspot(record.text(&pair.hubspot)).canon);
         shown.as_deref() == Some(value)
+    }
+
+    /// Salesforce's records by the HubSpot id that they name.
+    async fn salesforce_naming(&self, ids: &[String]) -> Result<BTreeMap<String, BTreeSet<SalesforceId>>> {
+        let mut naming: BTreeMap<String, BTreeSet<SalesforceId>> = BTreeMap::new();
+        if ids.is_empty() {
+            return Ok(naming);
+        }
+        let field = self.mapping.salesforce_link.as_str();
+        let select = Select::from(&self.mapping.salesforce_object)?.fields(["Id", field])?;
+        let literals: Vec<Literal> = ids.iter().map(|id| Literal::Text(id.clone())).collect();
+        for row in self.org.query_one_of(&select, field, &literals, self.calls_until()).await? {
+            if let Some((id, of)) = row.id().zip(row.text(field).and_then(hubspot_id_of)) {
+                naming.entry(of).or_default().insert(id);
+            }
+        }
+        Ok(naming)
+    }
+
+    async fn was_merged_into(&self, old: &SalesforceId, new: &SalesforceId) -> Result<bool> {
+        if self.is_there(old).await? {
+            return Ok(false);
+        }
+        let gone = self.gone_in_salesforce(&BTreeSet::from([old.clone()])).await?;
+        Ok(gone.get(old) == Some(&GoneRow::Merged(new.clone())))
+    }
+
+    async fn is_now(&self, old: &str, new: &str) -> Result<bool> {
+        let found = self.read_hubspot(BTreeSet::from([old.to_owned()])).await?;
+        Ok(found.get(old).is_some_and(|record| record.id == new))
     }
 
     async fn is_there(&self, id: &SalesforceId) -> Result<bool> {
@@ -323,7 +373,7 @@ impl Job {
     async fn salesforce_by_value(&self, values: &BTreeSet<String>) -> Result<BTreeMap<String, BTreeSet<SalesforceId>>> {
         let Some(pair) = self.matched_by().filter(|_| !values.is_empty()) else { return Ok(BTreeMap::new()) };
         let select = Select::from(&self.mapping.salesforce_object)?.fields(["Id", pair.salesforce.as_str()])?;
-        let literals: Vec<Literal> = values.iter().map(|value| Literal::from(value.as_str())).collect();
+        let literals: Vec<Literal> = values.iter().flat_map(|value| pair.searched_in_salesforce(value)).collect();
         let mut by_value: BTreeMap<String, BTreeSet<SalesforceId>> = BTreeMap::new();
         for row in self.org.query_one_of(&select, &pair.salesforce, &literals, self.calls_until()).await? {
             let value = row.get(&pair.salesforce).and_then(|value| pair.of_salesforce(value).canon);

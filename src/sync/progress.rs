@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::bulk::Pending;
+use super::{bulk::Pending, plan::PlanTotals};
 use crate::{
     capture::scan::ScanState,
     report::{Calls, Counts, SyncPosition, SyncReport},
@@ -50,6 +50,15 @@ pub struct Window {
     pub is_large: bool,
 }
 
+/// How far a count has come that an invocation's time was too short for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Counting {
+    /// What is being counted.
+    pub phase: Box<Phase>,
+    /// What was counted.
+    pub totals: PlanTotals,
+}
+
 /// Everything a continued run must know. Between runs it is kept, without [`Done`], beside the position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -74,6 +83,9 @@ pub struct Progress {
     pub bin_due: Option<Timestamp>,
     /// A run that only carries out what people have decided.
     pub only_reviews: bool,
+    /// A count that goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counting: Option<Counting>,
     /// Bulk jobs under way, with what waits for them.
     pub bulk: Option<Pending>,
     /// What the run has done and spent.

@@ -15,7 +15,7 @@ use super::{
     links::Links,
     model::{Choice, Review, ReviewKind, Side, Todo, TodoWhy},
     plan::Planner,
-    progress::{Phase, Progress, Update, Window},
+    progress::{Counting, Phase, Progress, Update, Window},
     reviews::Reviews,
     todo::{Refusals, Todos},
 };
@@ -34,6 +34,7 @@ use crate::{
         resources::{CrmResource, Resource},
     },
     import::{Spent, calls_of, held, is_passing},
+    objects::Location,
     report::{Calls, SyncReport},
     salesforce::{
         changes::{Feed, Sweep},
@@ -52,7 +53,7 @@ pub(super) const CHUNK: usize = 1_000;
 pub(super) const CHUNK_LARGE: usize = 5_000;
 
 /// From so many changed records on, chunks are large.
-const LARGE_FROM: u64 = 10_000;
+const LARGE_FROM: u64 = super::bulk::BULK_FROM as u64;
 
 /// How far HubSpot's index may trail: a run begins so much before the start of the last one. What was looked at since is skipped by its link.
 const HUBSPOT_OVERLAP: SignedDuration = SignedDuration::from_hours(1);
@@ -115,6 +116,8 @@ pub(super) struct Job {
     pub(super) refused_lines: Vec<u8>,
     /// What was refused before, by its ids and field, with the hash of its inputs.
     pub(super) refused_before: BTreeMap<(Option<String>, Option<SalesforceId>, Option<String>), u64>,
+    /// Salesforce's records of links whose HubSpot record was merged into one that this run has seen.
+    pub(super) again: BTreeSet<String>,
     /// Reviews of values that another record had and has no more.
     pub(super) freed: BTreeSet<String>,
     pub(super) config: Rc<Config>,
@@ -193,6 +196,7 @@ impl Job {
             planner: None,
             refused_lines: Vec::new(),
             refused_before: BTreeMap::new(),
+            again: BTreeSet::new(),
             freed: BTreeSet::new(),
             config: app.config().clone(),
         })
@@ -362,10 +366,9 @@ impl Job {
             self.note("the fields of the sync were changed: all records are looked at again".to_owned());
             (self.progress.salesforce, self.progress.hubspot) = (None, None);
         }
-        // Asks both what time it is.
+        // HubSpot has been asked for its properties: what time it is there is known.
         let calls_until = self.calls_until();
         self.org.check_version(calls_until).await?;
-        self.account.list_records(&self.resource.object, &Wanted::ids(false), None, calls_until).await?;
         self.progress.window = Some(Window {
             salesforce_until: self.org.server_time(),
             hubspot_began: self.account.server_time(),
@@ -424,28 +427,46 @@ impl Job {
         self.progress.hubspot.map_or(first, |at| at.saturating_sub(HUBSPOT_OVERLAP).unwrap_or(first).max(first))
     }
 
-    /// Plans the whole window without writing.
+    /// Plans the whole window without writing, over as many invocations as it takes.
     async fn count(&mut self) -> Result<bool> {
+        let mut planner = Planner::silent();
+        let mut phase = Phase::Reviews;
+        if let Some(counting) = self.progress.counting.take() {
+            let at = self.counting_place()?;
+            // Without the list of who was counted it begins anew.
+            if let Some((seen, _)) = self.env.objects.get(&at).await? {
+                (planner, phase) = (Planner::resumed(counting.totals, &seen), *counting.phase);
+            }
+        }
         let real = self.progress.clone();
-        self.planner = Some(Planner::silent());
-        self.progress.phase = Phase::Reviews;
+        self.planner = Some(planner);
+        self.progress.phase = phase;
         let planned = self.plan_all().await;
-        let planner = self.planner.take();
-        let costs = self.progress.done.notes.clone();
-        self.progress = real;
-        self.progress.done.notes = costs;
+        let planner = self.planner.take().unwrap_or_else(Planner::silent);
+        let notes = std::mem::take(&mut self.progress.done.notes);
+        let phase = std::mem::replace(&mut self.progress, real).phase;
+        self.progress.done.notes = notes;
         if !planned? {
-            self.note("the time of one invocation was too short to plan the whole run; it is planned again".to_owned());
+            let at = self.counting_place()?;
+            self.env.objects.put(&at, planner.seen().into(), "application/octet-stream").await?;
+            self.progress.counting = Some(Counting { phase: Box::new(phase), totals: planner.totals });
+            self.save().await?;
             return Ok(false);
         }
-        if let Some(planner) = planner
-            && let Some((code, message)) = planner.over(&self.sync.limits)
-        {
+        if let Some((code, message)) = planner.over(&self.sync.limits) {
             return Err(Error::invalid(code, format!("{message}; nothing was written")));
         }
+        self.env.objects.delete(&self.counting_place()?).await?;
         self.progress.phase = Phase::Reviews;
         self.save().await?;
         Ok(true)
+    }
+
+    /// Who was counted, while a count goes on.
+    fn counting_place(&self) -> Result<Location> {
+        let mut location = super::data_of(&self.config)?;
+        location.key.push_str(&format!("state/sync/{}/{}/counted", self.sync.name, self.run_id));
+        Ok(location)
     }
 
     /// All phases with the planner. `false`: the time was up.
@@ -631,6 +652,11 @@ impl Job {
             if page.is_last {
                 break;
             }
+        }
+        let again: Vec<String> = std::mem::take(&mut self.again).into_iter().collect();
+        for lot in again.chunks(CHUNK) {
+            let candidates = lot.iter().map(|id| Candidate { force: true, ..Candidate::new(id.clone()) });
+            self.chunk(Side::Salesforce, candidates.collect()).await?;
         }
         let now = self.env.clock.now();
         let is_due = self.progress.bin_due.is_none_or(|due| due <= now);
@@ -842,6 +868,9 @@ pub(super) async fn schemas(
     let salesforce = org.describe(&sync.salesforce_object, deadline);
     let hubspot = account.schema(&object, SchemaParts::default(), deadline);
     let (salesforce, hubspot) = futures_util::future::try_join(salesforce, hubspot).await?;
+    let parts = fields::schema_parts(sync, &hubspot);
+    let hubspot =
+        if parts == SchemaParts::default() { hubspot } else { account.schema(&object, parts, deadline).await? };
     Ok((links, hubspot, salesforce))
 }
 
