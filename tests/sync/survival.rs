@@ -249,8 +249,8 @@ async fn a_run_in_many_invocations_does_what_one_does() {
     both.world.org.borrow_mut().change_settings(|settings| settings.latency_ms = 3_000);
     both.seconds.set(45);
     let report = both.sync(PEOPLE).await;
-    assert_eq!(report.outcome, Outcome::Done, "{report:#?}");
-    assert!(report.invocations > 2, "{report:#?}");
+    assert_eq!(report.outcome, Outcome::Done, "{report}", report = super::brief(&report));
+    assert!(report.invocations > 2, "{report}", report = super::brief(&report));
     assert_eq!((both.h_count(), both.s_count()), (308, 308));
     both.seconds.set(900);
     both.assert_quiet(PEOPLE).await;

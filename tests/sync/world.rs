@@ -604,7 +604,7 @@ impl World {
         match answer {
             Answer::Several(all) => all.iter().for_each(|answer| self.ended(answer)),
             Answer::Report(report) => {
-                assert!(report.rows.add_up(), "{report:#?}");
+                assert!(report.rows.add_up(), "{report}", report = super::brief(&report));
                 assert!(
                     matches!(report.outcome, Outcome::Done | Outcome::Yielded | Outcome::Busy | Outcome::Failed),
                     "{report:#?}"
@@ -824,7 +824,10 @@ impl World {
             let report = self.both.run(PEOPLE).await;
             self.note(format_args!("{:?} {:?} {:?}", report.outcome, report.rows, report.error));
             if report.outcome != Outcome::Done {
-                return Err(format!("a run with nothing in its way does not end well: {report:#?}"));
+                return Err(format!(
+                    "a run with nothing in its way does not end well: {report}",
+                    report = super::brief(&report)
+                ));
             }
         }
         let wrong = self.wrong();
@@ -837,7 +840,7 @@ impl World {
             let report = self.both.run(PEOPLE).await;
             let writes = self.both.writes();
             if !writes.0.is_empty() || !writes.1.is_empty() {
-                return Err(format!("quiet run {run} writes: {writes:?} {report:#?}"));
+                return Err(format!("quiet run {run} writes: {writes:?} {report}", report = super::brief(&report)));
             }
         }
         let states = (self.both.world.portal.borrow().state(), self.both.world.org.borrow().state());
