@@ -47,6 +47,8 @@ pub(super) struct Candidate {
     pub(super) place: Option<(Timestamp, SalesforceId)>,
     /// Whatever its link says about when it was read.
     pub(super) force: bool,
+    /// Its deletion is carried over now.
+    pub(super) deletes: bool,
     /// It stands among what was put off.
     pub(super) todo: bool,
     /// It was being created on the other side, with these values.
@@ -633,6 +635,13 @@ impl Job {
 
     fn plan_works(&mut self, works: &[Work], creations: &[Creation]) {
         let mapping = self.mapping.clone();
+        let missing: Vec<Vec<String>> = creations
+            .iter()
+            .map(|creation| match &creation.source {
+                Source::Hubspot(record) => self.draft_for_salesforce(record).missing,
+                Source::Salesforce(_) => Vec::new(),
+            })
+            .collect();
         let Some(planner) = &mut self.planner else { return };
         for work in works {
             planner.totals.links += u64::from(work.is_new);
@@ -704,7 +713,21 @@ impl Job {
                 }
             }
         }
-        for creation in creations {
+        for (creation, missing) in creations.iter().zip(missing) {
+            if !missing.is_empty() {
+                planner.totals.refused += 1;
+                if let Source::Hubspot(record) = &creation.source {
+                    planner.tell(&Planned {
+                        hubspot_id: Some(record.id.clone()),
+                        salesforce_id: None,
+                        side: Side::Salesforce,
+                        operation: Operation::Refused,
+                        fields: Vec::new(),
+                        why: format!("Salesforce wants {} and HubSpot has no value for it", missing.join(", ")),
+                    });
+                }
+                continue;
+            }
             planner.writes(creation.on).created += 1;
             planner.totals.links += 1;
             if planner.tells() {
@@ -770,6 +793,8 @@ impl Job {
             }
             if work.deferred {
                 self.put_off(Side::Hubspot, &work.link.hubspot_id).await?;
+            } else {
+                self.settle_pair(work).await?;
             }
             if work.is_active() {
                 reviews.extend(self.field_reviews(work));
@@ -779,6 +804,33 @@ impl Job {
             self.open_review(review).await?;
         }
         self.tell();
+        Ok(())
+    }
+
+    /// What was in doubt, or refused, and is not any more.
+    async fn settle_pair(&mut self, work: &Work) -> Result<()> {
+        let ids =
+            [(Side::Hubspot, work.link.hubspot_id.as_str()), (Side::Salesforce, work.link.salesforce_id.as_str())];
+        for (side, id) in ids {
+            for kind in [ReviewKind::Duplicate, ReviewKind::Identity] {
+                let review = self.review_of(side, id, kind, String::new()).id;
+                self.close_review(&review).await?;
+            }
+        }
+        let is_fine = !work.rejected
+            && work.link.refused.is_none()
+            && work.link.fields.values().all(|state| state.refused.is_none());
+        let hubspot = Some(work.link.hubspot_id.clone());
+        let salesforce = Some(work.link.salesforce_id.clone());
+        let of_pair = |key: &(Option<String>, Option<SalesforceId>, Option<String>)| {
+            key.0.is_some() && key.0 == hubspot || key.1.is_some() && key.1 == salesforce
+        };
+        let was_refused = self.refused_ids.contains(&work.link.hubspot_id)
+            || self.refused_ids.contains(work.link.salesforce_id.as_str());
+        if is_fine && was_refused {
+            self.refusals.remove(hubspot.as_deref(), salesforce.as_ref()).await?;
+            self.refused_before.retain(|key, _| !of_pair(key));
+        }
         Ok(())
     }
 

@@ -80,7 +80,14 @@ impl Job {
         }
         let edited = self.was_edited(&link, record.as_ref(), row.as_ref());
         match self.sync.deletes {
-            SyncDeletes::Propagate if !edited => return self.delete_other(link, deleted_in, candidate).await,
+            SyncDeletes::Propagate if !edited && (candidate.deletes || self.planner.is_some()) => {
+                return self.delete_other(link, deleted_in, candidate).await;
+            }
+            SyncDeletes::Propagate if !edited => {
+                self.delete_later(&link)?;
+                self.forget_both(&link, candidate).await?;
+                return Ok(RowOutcome::Unchanged);
+            }
             SyncDeletes::Ignore => {}
             SyncDeletes::Review | SyncDeletes::Propagate => {
                 let why = match edited {
@@ -104,6 +111,25 @@ impl Job {
             self.forget_both(&link, candidate).await?;
         }
         Ok(RowOutcome::Unchanged)
+    }
+
+    /// Notes a deletion for when all are known. `SYNC_DELETES` if they are too many: then none is carried over.
+    fn delete_later(&mut self, link: &Link) -> Result<()> {
+        let deletes = &mut self.progress.deletes;
+        if !deletes.contains(&link.hubspot_id) {
+            deletes.push(link.hubspot_id.clone());
+        }
+        let done = &self.progress.done.sync;
+        let all = u64::try_from(deletes.len()).unwrap_or(u64::MAX) + done.hubspot.deleted + done.salesforce.deleted;
+        if all <= self.sync.limits.deletes {
+            return Ok(());
+        }
+        let message = format!(
+            "the run would delete more than {} records; limits.deletes is {}; nothing was deleted",
+            all - 1,
+            self.sync.limits.deletes
+        );
+        Err(Error::invalid(codes::SYNC_DELETES, message))
     }
 
     /// Whether the record that is left was changed since the two were in step.

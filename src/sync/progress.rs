@@ -34,6 +34,8 @@ pub enum Phase {
     },
     /// What is in HubSpot's recycle bin.
     Bin(ScanState),
+    /// Deletions are carried over.
+    Deletes,
     /// The window is complete.
     Complete,
 }
@@ -83,6 +85,9 @@ pub struct Progress {
     pub bin_due: Option<Timestamp>,
     /// A run that only carries out what people have decided.
     pub only_reviews: bool,
+    /// HubSpot's records of pairs whose deletion is to be carried over, at most as many as the limit allows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deletes: Vec<String>,
     /// A count that goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counting: Option<Counting>,

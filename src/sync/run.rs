@@ -24,7 +24,7 @@ use crate::{
     capture::scan::{Scan, ScanState},
     clock::Deadline,
     codes,
-    config::{Config, Sync, SyncDeletes},
+    config::{Config, Sync},
     error::{Error, ErrorKind, Result},
     http::retry::ATTEMPT_RESERVE,
     hubspot::{
@@ -60,6 +60,9 @@ const HUBSPOT_OVERLAP: SignedDuration = SignedDuration::from_hours(1);
 
 /// Reviews that one run looks at again.
 pub(super) const REVIEWS_MAX: usize = 5_000;
+
+/// Deletions between two checkpoints.
+const DELETES_AT_ONCE: usize = 100;
 
 /// Refusals that are remembered: of more, the same value is sent once more when the record changes.
 const REFUSALS_MAX: usize = 20_000;
@@ -116,6 +119,8 @@ pub(super) struct Job {
     pub(super) refused_lines: Vec<u8>,
     /// What was refused before, by its ids and field, with the hash of its inputs.
     pub(super) refused_before: BTreeMap<(Option<String>, Option<SalesforceId>, Option<String>), u64>,
+    /// Records of which anything was refused before.
+    pub(super) refused_ids: BTreeSet<String>,
     /// Salesforce's records of links whose HubSpot record was merged into one that this run has seen.
     pub(super) again: BTreeSet<String>,
     /// Reviews of values that another record had and has no more.
@@ -196,6 +201,7 @@ impl Job {
             planner: None,
             refused_lines: Vec::new(),
             refused_before: BTreeMap::new(),
+            refused_ids: BTreeSet::new(),
             again: BTreeSet::new(),
             freed: BTreeSet::new(),
             config: app.config().clone(),
@@ -247,6 +253,7 @@ impl Job {
                 Phase::Salesforce(sweep) => self.salesforce_phase(sweep).await?,
                 Phase::Hubspot { after } => self.hubspot_phase(after).await?,
                 Phase::Bin(scan) => self.bin_phase(scan).await?,
+                Phase::Deletes => self.delete_phase().await?,
                 Phase::Complete => {
                     self.complete();
                     return Ok(End::Complete);
@@ -355,6 +362,10 @@ impl Job {
         let open = self.reviews.list(REVIEWS_MAX).await?;
         self.open = open.into_iter().map(|review| (review.id.clone(), review)).collect();
         let refused = self.refusals.list(REFUSALS_MAX).await?;
+        let ids = refused
+            .iter()
+            .flat_map(|one| [one.hubspot_id.clone(), one.salesforce_id.as_ref().map(ToString::to_string)]);
+        self.refused_ids = ids.flatten().collect();
         self.refused_before =
             refused.into_iter().map(|one| ((one.hubspot_id, one.salesforce_id, one.field), one.inputs)).collect();
         Ok(())
@@ -378,12 +389,11 @@ impl Job {
         if !self.progress.only_reviews {
             let changed = self.changed_records().await?;
             if let Some(window) = &mut self.progress.window {
-                window.is_large = changed.records > LARGE_FROM;
+                window.is_large = changed > LARGE_FROM;
             }
             let limits = &self.sync.limits;
             let least = limits.creates.min(limits.updates).min(limits.blanks);
-            let deletes = self.sync.deletes == SyncDeletes::Propagate && changed.deleted > limits.deletes;
-            if changed.records > least || deletes {
+            if changed > least {
                 self.progress.phase = Phase::Counting;
             }
         }
@@ -391,25 +401,16 @@ impl Job {
     }
 
     /// About how many records have changed: what a run will have to do at most.
-    async fn changed_records(&self) -> Result<Changed> {
+    async fn changed_records(&self) -> Result<u64> {
         let calls_until = self.calls_until();
-        let sweep = self.first_sweep();
-        let count = async |deleted: Option<bool>| -> Result<u64> {
-            let mut select = Select::from(&self.mapping.salesforce_object)?.fields(["Id"])?;
-            if let Some(since) = sweep.since {
-                let moment = Literal::DateTime(since);
-                select = select.and(Condition::is("SystemModstamp", Comparison::AtLeast, moment)?);
-            }
-            if let Some(deleted) = deleted {
-                select = select.and(Condition::is("IsDeleted", Comparison::Equal, Literal::Bool(deleted))?);
-            }
-            let page = self.org.query(&select, true, calls_until).await?;
-            Ok(page.total)
-        };
-        let all = count(None).await?;
-        let deleted = if self.sync.deletes == SyncDeletes::Propagate { count(Some(true)).await? } else { 0 };
+        let mut select = Select::from(&self.mapping.salesforce_object)?.fields(["Id"])?;
+        if let Some(since) = self.first_sweep().since {
+            let moment = Literal::DateTime(since);
+            select = select.and(Condition::is("SystemModstamp", Comparison::AtLeast, moment)?);
+        }
+        let salesforce = self.org.query(&select, true, calls_until).await?.total;
         let page = self.account.changed(&self.resource, self.hubspot_from(), None, None, calls_until).await?;
-        Ok(Changed { records: all.saturating_add(page.total), deleted })
+        Ok(salesforce.saturating_add(page.total))
     }
 
     fn chunk_size(&self) -> usize {
@@ -482,6 +483,7 @@ impl Job {
                 Phase::Salesforce(sweep) => self.salesforce_phase(sweep).await?,
                 Phase::Hubspot { after } => self.hubspot_phase(after).await?,
                 Phase::Bin(scan) => self.bin_phase(scan).await?,
+                Phase::Deletes => return Ok(true),
             };
             if !finished {
                 return Ok(false);
@@ -660,7 +662,7 @@ impl Job {
         }
         let now = self.env.clock.now();
         let is_due = self.progress.bin_due.is_none_or(|due| due <= now);
-        self.progress.phase = if is_due { Phase::Bin(ScanState::default()) } else { Phase::Complete };
+        self.progress.phase = if is_due { Phase::Bin(ScanState::default()) } else { Phase::Deletes };
         self.save().await?;
         Ok(true)
     }
@@ -706,8 +708,25 @@ impl Job {
         // A short one is listed each time.
         let is_long = gap > Duration::from_secs(60);
         self.progress.bin_due = is_long.then(|| self.env.clock.now().saturating_add(gap).unwrap_or(Timestamp::MAX));
-        self.progress.phase = Phase::Complete;
+        self.progress.phase = Phase::Deletes;
         self.save().await?;
+        Ok(true)
+    }
+
+    /// Deletions are carried over when all of them are known: so many at once are more likely a mistake than meant.
+    async fn delete_phase(&mut self) -> Result<bool> {
+        while !self.progress.deletes.is_empty() {
+            if self.must_stop() {
+                return Ok(false);
+            }
+            let lot: Vec<String> = self.progress.deletes.iter().take(DELETES_AT_ONCE).cloned().collect();
+            let candidates =
+                lot.iter().map(|id| Candidate { force: true, deletes: true, ..Candidate::new(id.clone()) });
+            self.chunk(Side::Hubspot, candidates.collect()).await?;
+            self.progress.deletes.retain(|id| !lot.contains(id));
+            self.save().await?;
+        }
+        self.progress.phase = Phase::Complete;
         Ok(true)
     }
 
@@ -814,11 +833,6 @@ impl Job {
             (share * 1_000.0).round() / 10.0
         });
     }
-}
-
-struct Changed {
-    records: u64,
-    deleted: u64,
 }
 
 /// The run stopped by itself, for a person to look.

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
 use super::{
     chunk::{Creation, ROUNDS_MAX, Source, Work, adopt_sent, blank_link},
     decide::{self, Sighted},
-    identity::hubspot_id_of,
+    identity::{CALLS_AT_ONCE, hubspot_id_of},
     model::{Canon, FieldState, Refused, ReviewKind, Side, Status, Todo, TodoWhy, hash_of},
     records::{HubspotRecord, last_modified, sight_hubspot, sight_salesforce},
     run::Job,
@@ -17,7 +18,7 @@ use crate::{
     error::Result,
     hubspot::{
         associations::{AssociationType, PairVerdict},
-        batch::{Write as HubspotWrite, WriteKind},
+        batch::{BATCH_INPUTS_MAX, Write as HubspotWrite, WriteKind},
         verdict::Verdict as HubspotVerdict,
     },
     record::{Input, ObjectType, PropertyName, Reason},
@@ -32,7 +33,7 @@ use crate::{
 const STAMP: usize = usize::MAX;
 
 /// A new record before it is sent.
-struct Draft<V> {
+pub(super) struct Draft<V> {
     values: V,
     /// Canonical values as they will be held, by field key.
     sent: BTreeMap<String, Canon>,
@@ -40,7 +41,7 @@ struct Draft<V> {
     /// Values that cannot be written; the record goes without them.
     faults: Vec<Refused>,
     /// What Salesforce wants and is not there.
-    missing: Vec<String>,
+    pub(super) missing: Vec<String>,
 }
 
 /// What a record is created with.
@@ -103,7 +104,7 @@ impl Job {
     }
 
     /// The values of a new record in Salesforce.
-    fn draft_for_salesforce(&self, record: &HubspotRecord) -> Draft<Values> {
+    pub(super) fn draft_for_salesforce(&self, record: &HubspotRecord) -> Draft<Values> {
         let mapping = &self.mapping;
         let sighted = sight_hubspot(mapping, record);
         let (mut values, mut sent) = (Values::new(), BTreeMap::new());
@@ -332,8 +333,7 @@ impl Job {
             object: &self.resource.object,
             id_property: Some(&mapping.hubspot_link),
         };
-        let mut verdicts = vec![None; inputs.len()];
-        self.account.write(write, &inputs, &mut verdicts, None, self.calls_until()).await?;
+        let verdicts = self.write_lots(write, &inputs).await?;
         let mut written = Vec::new();
         for (one, verdict) in made.into_iter().zip(verdicts) {
             match verdict {
@@ -380,7 +380,6 @@ impl Job {
     }
 
     pub(super) async fn put_todos(&self, todos: Vec<Todo>) -> Result<()> {
-        use futures_util::{StreamExt, TryStreamExt, stream};
         let store = self.todos.clone();
         stream::iter(todos)
             .map(|todo| {
@@ -644,8 +643,7 @@ impl Job {
             return Ok(());
         }
         let write = HubspotWrite { kind: WriteKind::Update, object: &self.resource.object, id_property: None };
-        let mut verdicts = vec![None; inputs.len()];
-        self.account.write(write, &inputs, &mut verdicts, None, self.calls_until()).await?;
+        let verdicts = self.write_lots(write, &inputs).await?;
         for ((at, pairs), verdict) in places.into_iter().zip(verdicts) {
             let pairs: Vec<usize> = pairs;
             let Some(work) = works.get_mut(at) else { continue };
@@ -690,6 +688,30 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    /// Writes to HubSpot in calls of 100, several at once; inputs of one record follow each other and are in one lot.
+    async fn write_lots(&self, write: HubspotWrite<'_>, inputs: &[Input]) -> Result<Vec<Option<HubspotVerdict>>> {
+        let deadline = self.calls_until();
+        let mut lots: Vec<&[Input]> = Vec::new();
+        let mut rest = inputs;
+        while !rest.is_empty() {
+            let mut end = rest.len().min(BATCH_INPUTS_MAX);
+            while end < rest.len() && rest.get(end).map(|one| &one.key) == rest.get(end - 1).map(|one| &one.key) {
+                end += 1;
+            }
+            let (lot, more) = rest.split_at(end);
+            lots.push(lot);
+            rest = more;
+        }
+        let writes = lots.into_iter().map(|lot| async move {
+            let mut verdicts = vec![None; lot.len()];
+            self.account.write(write, lot, &mut verdicts, None, deadline).await?;
+            Ok::<_, crate::Error>(verdicts)
+        });
+        let verdicts: Vec<Vec<Option<HubspotVerdict>>> =
+            stream::iter(writes).buffered(CALLS_AT_ONCE).try_collect().await?;
+        Ok(verdicts.into_iter().flatten().collect())
     }
 
     /// A value that another record has.
