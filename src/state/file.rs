@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `<file>` | everything, as JSON, as it was when this file was written |
-//! | `<file>.journal` | what has changed since, a line a change: see [`journal`] |
+//! | `<file>.journal` | what has changed since, a line a change |
 //! | `<file>.lock` | nothing: who holds its lock is alone among all processes, because the others are replaced |
 //!
 //! A change is one line behind the journal, so that its cost does not grow with the state. When the journal has grown as large as the file,
