@@ -254,9 +254,9 @@ fn stories() -> Vec<(Vec<Doing>, Doing, Vec<(usize, usize)>)> {
 }
 
 /// Tells all stories, each on an empty table.
-async fn tell_stories(empty: impl AsyncFn() -> Rc<dyn Table>) {
+async fn tell_stories<T: Table + 'static>(empty: impl AsyncFn() -> T) {
     for (before, doing, after) in stories() {
-        let table = empty().await;
+        let table: Rc<dyn Table> = Rc::new(empty().await);
         let links = links_on(&table, 1);
         for step in &before {
             assert!(perform(&links, *step).await.unwrap(), "{step:?} of {before:?}");
@@ -272,10 +272,10 @@ async fn tell_stories(empty: impl AsyncFn() -> Rc<dyn Table>) {
 async fn links_are_found_from_both_sides_after_everything_that_can_be_done_to_them() {
     let folder = tempfile::tempdir().unwrap();
     let number = Cell::new(0);
-    tell_stories(async || Rc::new(MemoryTable::new())).await;
+    tell_stories(async || MemoryTable::new()).await;
     tell_stories(async || {
         number.set(number.get() + 1);
-        Rc::new(FileTable::new(folder.path().join(format!("{}.json", number.get()))))
+        FileTable::new(folder.path().join(format!("{}.json", number.get())))
     })
     .await;
     dynamodb(async |client| {
@@ -283,7 +283,7 @@ async fn links_are_found_from_both_sides_after_everything_that_can_be_done_to_th
             number.set(number.get() + 1);
             let name = format!("state-{}", number.get());
             create_table(&client, &name).await;
-            Rc::new(DynamoTable::new(client.clone(), name))
+            DynamoTable::new(client.clone(), name)
         })
         .await;
     })
