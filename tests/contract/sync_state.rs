@@ -295,24 +295,29 @@ async fn a_death_before_or_after_any_write_leaves_links_that_agree_and_doing_it_
     for (before, doing, after) in stories() {
         let after: Vec<_> = after.iter().map(|(h, s)| (hubspot(*h), salesforce(*s))).collect();
         let mut deaths = 0;
-        for fate in (1..20).flat_map(|n| [Fate::DiesBefore(n), Fate::DiesAfter(n)]) {
-            for (table, _folder) in tables() {
-                for step in &before {
-                    perform(&links_on(&table, 1), *step).await.unwrap();
-                }
-                let there = pairs(&all(&table).await);
-                let process = Process::new(Rc::clone(&table), fate);
-                let dying: Rc<dyn Table> = Rc::<Process>::clone(&process);
-                let died = perform(&links_on(&dying, 2), doing).await.is_err();
-                assert_eq!(died, process.dead.get());
-                let left = pairs(&all(&table).await);
-                assert!(left == there || left == after, "{doing:?} after {before:?}, {fate:?}: {left:?}");
-                assert!(perform(&links_on(&table, 3), doing).await.unwrap(), "{doing:?} after {before:?}, {fate:?}");
-                assert_eq!(pairs(&all(&table).await), after, "{doing:?} after {before:?}, {fate:?}");
-                deaths += u32::from(died);
+        for (table_number, fate) in
+            (1..20).flat_map(|n| [Fate::DiesBefore(n), Fate::DiesAfter(n)]).flat_map(|fate| [(0, fate), (1, fate)])
+        {
+            let Some((table, _folder)) = tables().into_iter().nth(table_number) else { continue };
+            for step in &before {
+                perform(&links_on(&table, 1), *step).await.unwrap();
             }
+            let there = pairs(&all(&table).await);
+            let process = Process::new(Rc::clone(&table), fate);
+            let dying: Rc<dyn Table> = Rc::<Process>::clone(&process);
+            let died = perform(&links_on(&dying, 2), doing).await.is_err();
+            assert_eq!(died, process.dead.get());
+            if !died {
+                // It does not write so often.
+                break;
+            }
+            let left = pairs(&all(&table).await);
+            assert!(left == there || left == after, "{doing:?} after {before:?}, {fate:?}: {left:?}");
+            assert!(perform(&links_on(&table, 3), doing).await.unwrap(), "{doing:?} after {before:?}, {fate:?}");
+            assert_eq!(pairs(&all(&table).await), after, "{doing:?} after {before:?}, {fate:?}");
+            deaths += 1;
         }
-        assert!(deaths >= 4, "{doing:?}: it writes at least once");
+        assert!(deaths >= 4, "{doing:?}: it writes at least once, on both tables");
     }
 }
 
