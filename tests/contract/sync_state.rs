@@ -222,7 +222,9 @@ async fn perform(links: &Links, doing: Doing) -> Result<bool> {
 }
 
 /// What there is, what is done, what there is afterwards.
-fn stories() -> Vec<(Vec<Doing>, Doing, Vec<(usize, usize)>)> {
+type Story = (Vec<Doing>, Doing, Vec<(usize, usize)>);
+
+fn stories() -> Vec<Story> {
     use Doing::{Create, Move, Remove, Store};
     vec![
         (vec![], Create(0, 0), vec![(0, 0)]),
@@ -823,7 +825,7 @@ async fn refusals_are_kept_one_a_record_and_field() {
         refusals.remove_field(Some("1"), None, Some("Phone")).await.unwrap();
         assert_eq!(refusals.list(10).await.unwrap(), [whole, only_salesforce.clone()]);
         refusals.remove_field(Some("1"), None, None).await.unwrap();
-        assert_eq!(refusals.list(10).await.unwrap(), [only_salesforce.clone()]);
+        assert_eq!(refusals.list(10).await.unwrap(), std::slice::from_ref(&only_salesforce));
         refusals.put(&refused(None, 2)).await.unwrap();
         refusals.remove(Some("1"), only_salesforce.salesforce_id.as_ref()).await.unwrap();
         assert_eq!(refusals.list(10).await.unwrap(), []);
