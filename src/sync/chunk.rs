@@ -149,6 +149,7 @@ impl Job {
         if candidates.is_empty() {
             return Ok(());
         }
+        self.just_linked.clear();
         let links = self.links_of(side, &candidates).await?;
         let (mut linked, mut unlinked) = (Vec::new(), Vec::new());
         for candidate in candidates {
@@ -351,6 +352,8 @@ impl Job {
         works: &mut Vec<Work>,
     ) -> Result<Vec<Creation>> {
         let mut creations = Vec::new();
+        let mut unlinked = unlinked;
+        unlinked.retain(|candidate| !self.just_linked.contains(&candidate.id));
         if unlinked.is_empty() {
             return Ok(creations);
         }
@@ -774,7 +777,7 @@ impl Job {
                 before.hubspot_read < work.hubspot.modified + READ_MARGIN_MS
                     || before.salesforce_read < work.salesforce.modified + READ_MARGIN_MS
             });
-            if differs || was_read_long_ago {
+            if (differs || was_read_long_ago) && super::links::check(&link).is_ok() && work.before.is_some() {
                 changed.push(link);
             }
         }
@@ -904,8 +907,22 @@ impl Job {
         self.open.entry(id).or_insert(review);
     }
 
+    /// A link that no item of the table can hold: one record with very long texts does not keep the others from being stored.
+    async fn settle_too_large(&mut self, works: &mut [Work]) -> Result<()> {
+        for work in works.iter_mut().filter(|work| !work.settled) {
+            let Err(error) = super::links::check(&work.link) else { continue };
+            (work.settled, work.rejected) = (true, true);
+            let ids = (Some(work.link.hubspot_id.clone()), Some(work.link.salesforce_id.clone()));
+            let mut refused = self.refused(ids, Side::Hubspot, 1);
+            refused.reason = error.message().to_owned();
+            self.refuse(refused).await?;
+        }
+        Ok(())
+    }
+
     /// Stores links under their versions; those that somebody else has changed are put off.
     pub(super) async fn store_intents(&mut self, works: &mut [Work]) -> Result<()> {
+        self.settle_too_large(works).await?;
         let mut places = Vec::new();
         let mut links = Vec::new();
         for (at, work) in works.iter().enumerate() {
@@ -929,6 +946,7 @@ impl Job {
 
     /// Makes the links of pairs that were found to belong together; who is faster than us wins.
     pub(super) async fn make_links(&mut self, works: &mut [Work]) -> Result<()> {
+        self.settle_too_large(works).await?;
         let links = self.links.clone();
         let places: Vec<usize> = works
             .iter()

@@ -285,6 +285,8 @@ impl Job {
         salesforce: Option<SalesforceId>,
     ) -> Result<bool> {
         let old = link.clone();
+        self.just_linked.extend(hubspot.clone());
+        self.just_linked.extend(salesforce.as_ref().map(ToString::to_string));
         if self.links.move_to(link, hubspot, salesforce).await? {
             for id in [self.delete_review_id(&old), self.merge_review_id(&old)] {
                 self.close_review(&id).await?;

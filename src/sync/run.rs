@@ -119,6 +119,8 @@ pub(super) struct Job {
     pub(super) refused_lines: Vec<u8>,
     /// What was refused before, by its ids and field, with the hash of its inputs.
     pub(super) refused_before: BTreeMap<(Option<String>, Option<SalesforceId>, Option<String>), u64>,
+    /// Records of this chunk that a link has come to since their links were looked up.
+    pub(super) just_linked: BTreeSet<String>,
     /// Records of which anything was refused before.
     pub(super) refused_ids: BTreeSet<String>,
     /// Salesforce's records of links whose HubSpot record was merged into one that this run has seen.
@@ -201,6 +203,7 @@ impl Job {
             planner: None,
             refused_lines: Vec::new(),
             refused_before: BTreeMap::new(),
+            just_linked: BTreeSet::new(),
             refused_ids: BTreeSet::new(),
             again: BTreeSet::new(),
             freed: BTreeSet::new(),
