@@ -353,10 +353,7 @@ impl Both {
     /// What is refused.
     pub(crate) fn refused(&self) -> Vec<Refused> {
         // One item a record, in it one entry a field.
-        self.items("refused#", |_: &BTreeMap<String, Refused>| true)
-            .into_iter()
-            .flat_map(BTreeMap::into_values)
-            .collect()
+        self.items("refused#", |_: &Vec<Refused>| true).into_iter().flatten().collect()
     }
 
     fn items<T: serde::de::DeserializeOwned>(&self, prefix: &str, wanted: impl Fn(&T) -> bool) -> Vec<T> {

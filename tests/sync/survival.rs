@@ -53,9 +53,9 @@ async fn work() -> Both {
     both.s_edit(&s(0), &[("LastName", "FromSalesforce"), ("Title", "")]);
     both.h_edit(&h(0), &[("phone", "030 2"), ("bio", "from HubSpot")]);
     both.h_edit(&h(1), &[("phone", ""), ("email", "moved@example.com")]);
-    let now = both.world.clock.now();
+    let (now, archived) = (both.world.clock.now(), h(3));
     assert!(both.world.org.borrow_mut().delete(now, "Contact", &s(2)));
-    assert!(both.world.portal.borrow_mut().set_archived(now, "contacts", &h(3), true));
+    assert!(both.world.portal.borrow_mut().set_archived(now, "contacts", &archived, true));
     both.s_create(&[("LastName", "NewS"), ("Email", "new-s@example.com")]);
     both.s_create(&[("LastName", "NoMailS")]);
     both.h_create(&[("lastname", "NewH"), ("email", "new-h@example.com")]);

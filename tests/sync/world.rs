@@ -209,8 +209,8 @@ impl World {
         let (faults, automation, upper) = (rng.u8(..3) > 0, rng.bool(), rng.u8(..3) == 0);
         let mut portal = portal_settings();
         portal.seed = seed + 1;
-        portal.latency.fixed_ms = 60;
-        portal.latency.jitter_ms = 120;
+        portal.latency.fixed_ms = 150;
+        portal.latency.jitter_ms = 500;
         portal.index_lag.jitter_ms = 8_000;
         portal.shuffle_results = rng.bool();
         if rng.u8(..4) == 0 {
@@ -220,8 +220,8 @@ impl World {
         portal.unsettled.short_pages = if rng.bool() { 0.2 } else { 0.0 };
         let mut org = org_settings();
         org.seed = seed + 2;
-        org.latency_ms = 60;
-        org.latency_jitter_ms = 120;
+        org.latency_ms = 150;
+        org.latency_jitter_ms = 500;
         org.query_lag_ms = 3_000;
         org.short_pages = rng.bool();
         org.lock_share = if rng.u8(..4) == 0 { 0.02 } else { 0.0 };
@@ -272,6 +272,17 @@ impl World {
         self.number.get()
     }
 
+    /// A number from 0 on, below this.
+    fn below(&self, end: usize) -> usize {
+        self.rng.borrow_mut().usize(..end)
+    }
+
+    /// A new value of a field.
+    fn value(&self, at: usize, side: Side) -> String {
+        let number = self.next();
+        FIELDS[at].value(side, number, &mut self.rng.borrow_mut())
+    }
+
     /// What a record holds.
     fn held(&self, place: &Place, field: &Field) -> Option<String> {
         match place.0 {
@@ -306,7 +317,7 @@ impl World {
 
     fn any(&self, side: Side) -> Option<Place> {
         let live = self.live(side);
-        let at = self.rng.borrow_mut().usize(..live.len().max(1));
+        let at = self.below(live.len().max(1));
         live.get(at).map(|id| place(side, id))
     }
 
@@ -353,8 +364,9 @@ impl World {
         let field = &FIELDS[at];
         let now = self.both.world.clock.now();
         let value = field.canon(of.0, Some(text));
-        // The org refuses a contact without a last name; HubSpot an address that another contact has.
-        if of.0 == Side::Salesforce && field.s == "LastName" && text.is_empty() {
+        // The org refuses a contact without a last name, and a box that is neither ticked nor not; HubSpot an address that another contact has.
+        let kept = field.s == "LastName" || field.kind == Kind::Flag;
+        if of.0 == Side::Salesforce && kept && text.is_empty() {
             return;
         }
         if of.0 == Side::Hubspot && at == 0 && !text.is_empty() {
@@ -377,12 +389,12 @@ impl World {
 
     fn edit_any(&self, side: Side) {
         let Some(of) = self.any(side) else { return };
-        for _ in 0..self.rng.borrow_mut().usize(1..4) {
-            let at = self.rng.borrow_mut().usize(..EDITED);
-            let blank = self.rng.borrow_mut().u8(..8) == 0;
+        for _ in 0..=self.below(3) {
+            let at = self.below(EDITED);
+            let blank = self.below(8) == 0;
             let text = match blank {
                 true => String::new(),
-                false => FIELDS[at].value(side, self.next(), &mut self.rng.borrow_mut()),
+                false => self.value(at, side),
             };
             self.edit(&of, at, &text);
         }
@@ -392,9 +404,9 @@ impl World {
     fn conflict(&self) {
         let Some(of) = self.any(Side::Hubspot) else { return };
         let Some(twin) = self.twin(&of) else { return };
-        let at = self.rng.borrow_mut().usize(..EDITED);
+        let at = self.below(EDITED);
         for one in [&of, &twin] {
-            let text = FIELDS[at].value(one.0, self.next(), &mut self.rng.borrow_mut());
+            let text = self.value(at, one.0);
             self.edit(one, at, &text);
         }
     }
@@ -404,9 +416,9 @@ impl World {
         let origin = format!("{}{}", if side == Side::Hubspot { "h" } else { "s" }, self.next());
         let mut values: Vec<(usize, String)> = Vec::new();
         for at in 1..EDITED {
-            let wanted = FIELDS[at].h == "lastname" && (side == Side::Salesforce || self.rng.borrow_mut().u8(..12) > 0);
-            if wanted || self.rng.borrow_mut().u8(..3) == 0 {
-                let text = FIELDS[at].value(side, self.next(), &mut self.rng.borrow_mut());
+            let wanted = FIELDS[at].h == "lastname" && (side == Side::Salesforce || self.below(12) > 0);
+            if wanted || self.below(3) == 0 {
+                let text = self.value(at, side);
                 values.push((at, text));
             }
         }
@@ -476,7 +488,7 @@ impl World {
                 deleted.into_iter().filter(|id| !self.both.s_lives(id)).collect()
             }
         };
-        let at = self.rng.borrow_mut().usize(..bin.len().max(1));
+        let at = self.below(bin.len().max(1));
         let Some(id) = bin.get(at) else { return };
         self.note(format_args!("{side:?} {id} brought back"));
         match side {
@@ -508,7 +520,7 @@ impl World {
 
     /// What a person does next.
     fn act(&self) {
-        let what = self.rng.borrow_mut().u8(..100);
+        let what = self.below(100);
         let side = if self.rng.borrow_mut().bool() { Side::Hubspot } else { Side::Salesforce };
         match what {
             0..=54 => self.edit_any(side),
@@ -551,7 +563,7 @@ impl World {
                 // An import: many records in one moment.
                 let ids: Vec<String> = self.live(Side::Salesforce).into_iter().take(12).collect();
                 for id in ids {
-                    let text = FIELDS[4].value(Side::Salesforce, self.next(), &mut self.rng.borrow_mut());
+                    let text = self.value(4, Side::Salesforce);
                     self.edit(&place(Side::Salesforce, &id), 4, &text);
                 }
             }
@@ -561,7 +573,7 @@ impl World {
     async fn people(&self, seconds: u64, stop: Rc<Cell<bool>>) {
         let end = self.both.world.clock.elapsed() + Duration::from_secs(seconds);
         while self.both.world.clock.elapsed() < end {
-            let pause = self.rng.borrow_mut().u64(1..40_000);
+            let pause = self.rng.borrow_mut().u64(1..25_000);
             self.both.world.clock.sleep(Duration::from_millis(pause)).await;
             self.act();
         }
@@ -572,7 +584,7 @@ impl World {
     async fn syncs(&self, mut rng: fastrand::Rng, stop: Rc<Cell<bool>>) {
         let kills = rng.bool();
         while !stop.get() {
-            let wait = rng.u64(1..300);
+            let wait = rng.u64(1..150);
             self.both.world.clock.sleep(Duration::from_secs(wait)).await;
             let world = &self.both.world;
             let event = match world.queue.take().pop() {
@@ -580,14 +592,14 @@ impl World {
                 None if rng.u8(..4) == 0 => json!({ "job": "resume" }),
                 None => event(PEOPLE),
             };
-            let seconds = if rng.bool() { 900 } else { rng.i64(20..120) };
+            let seconds = if rng.bool() { 900 } else { rng.i64(20..90) };
             self.epoch.set(self.epoch.get() + 1);
             self.active.set(true);
             self.oracle.borrow_mut().began.push(world.clock.now());
             self.note(format_args!("run: {event}"));
             let work = world.handle_within(event, seconds);
             if kills && rng.u8(..3) == 0 {
-                let after = Duration::from_millis(rng.u64(1..6_000));
+                let after = Duration::from_millis(rng.u64(1..20_000));
                 match tokio::time::timeout(after, work).await {
                     Ok(answer) => self.ended(&answer.unwrap()),
                     Err(_) => self.note(format_args!("killed")),
@@ -803,8 +815,8 @@ impl World {
 
     /// From the first record to three quiet runs; the trace, or what is wrong.
     async fn live_through(&self, seconds: u64) -> Result<String, String> {
-        for _ in 0..self.rng.borrow_mut().usize(3..16) {
-            let which = self.rng.borrow_mut().u8(..3);
+        for _ in 0..3 + self.below(13) {
+            let which = self.below(3);
             match which {
                 0 => drop(self.create_with_address(Side::Hubspot)),
                 1 => drop(self.create_with_address(Side::Salesforce)),
@@ -851,7 +863,7 @@ impl World {
 }
 
 /// How long people work.
-const SECONDS: u64 = 1_500;
+const SECONDS: u64 = 1_000;
 
 fn alone(seed: u64) -> (String, Result<String, String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
