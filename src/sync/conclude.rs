@@ -116,7 +116,14 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
 /// What the next run begins with: the new position if the window is complete, the old one otherwise.
 fn carry_of(job: &Job, complete: bool) -> Progress {
     let now = &job.progress;
-    let mut carry = Progress { done: Done::default(), bulk: None, window: None, ..now.clone() };
+    let mut carry = Progress {
+        done: Done::default(),
+        bulk: None,
+        window: None,
+        counting: None,
+        deletes: Vec::new(),
+        ..now.clone()
+    };
     carry.phase = super::progress::Phase::Open;
     carry.only_reviews = false;
     if !complete {
