@@ -209,8 +209,8 @@ impl World {
         let (faults, automation, upper) = (rng.u8(..3) > 0, rng.bool(), rng.u8(..3) == 0);
         let mut portal = portal_settings();
         portal.seed = seed + 1;
-        portal.latency.fixed_ms = 60;
-        portal.latency.jitter_ms = 120;
+        portal.latency.fixed_ms = 150;
+        portal.latency.jitter_ms = 500;
         portal.index_lag.jitter_ms = 8_000;
         portal.shuffle_results = rng.bool();
         if rng.u8(..4) == 0 {
@@ -220,8 +220,8 @@ impl World {
         portal.unsettled.short_pages = if rng.bool() { 0.2 } else { 0.0 };
         let mut org = org_settings();
         org.seed = seed + 2;
-        org.latency_ms = 60;
-        org.latency_jitter_ms = 120;
+        org.latency_ms = 150;
+        org.latency_jitter_ms = 500;
         org.query_lag_ms = 3_000;
         org.short_pages = rng.bool();
         org.lock_share = if rng.u8(..4) == 0 { 0.02 } else { 0.0 };
@@ -573,7 +573,7 @@ impl World {
     async fn people(&self, seconds: u64, stop: Rc<Cell<bool>>) {
         let end = self.both.world.clock.elapsed() + Duration::from_secs(seconds);
         while self.both.world.clock.elapsed() < end {
-            let pause = self.rng.borrow_mut().u64(1..40_000);
+            let pause = self.rng.borrow_mut().u64(1..25_000);
             self.both.world.clock.sleep(Duration::from_millis(pause)).await;
             self.act();
         }
@@ -584,7 +584,7 @@ impl World {
     async fn syncs(&self, mut rng: fastrand::Rng, stop: Rc<Cell<bool>>) {
         let kills = rng.bool();
         while !stop.get() {
-            let wait = rng.u64(1..300);
+            let wait = rng.u64(1..150);
             self.both.world.clock.sleep(Duration::from_secs(wait)).await;
             let world = &self.both.world;
             let event = match world.queue.take().pop() {
@@ -592,14 +592,14 @@ impl World {
                 None if rng.u8(..4) == 0 => json!({ "job": "resume" }),
                 None => event(PEOPLE),
             };
-            let seconds = if rng.bool() { 900 } else { rng.i64(20..120) };
+            let seconds = if rng.bool() { 900 } else { rng.i64(20..90) };
             self.epoch.set(self.epoch.get() + 1);
             self.active.set(true);
             self.oracle.borrow_mut().began.push(world.clock.now());
             self.note(format_args!("run: {event}"));
             let work = world.handle_within(event, seconds);
             if kills && rng.u8(..3) == 0 {
-                let after = Duration::from_millis(rng.u64(1..6_000));
+                let after = Duration::from_millis(rng.u64(1..20_000));
                 match tokio::time::timeout(after, work).await {
                     Ok(answer) => self.ended(&answer.unwrap()),
                     Err(_) => self.note(format_args!("killed")),
@@ -863,7 +863,7 @@ impl World {
 }
 
 /// How long people work.
-const SECONDS: u64 = 1_500;
+const SECONDS: u64 = 1_000;
 
 fn alone(seed: u64) -> (String, Result<String, String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
