@@ -1,7 +1,7 @@
 //! `hubferry sync NAME --plan`: record by record what a run would do, on both sides, and why.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fs::File,
     io::{self, BufWriter, Write},
     rc::Rc,
@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use hubferry::{
+    clock::Deadline,
     config::{Sync, SyncLimits},
     sync::{
         self,
@@ -16,6 +17,7 @@ use hubferry::{
         plan::{Operation, PlanTotals, Planned},
     },
 };
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::{Options, show::Page};
@@ -27,15 +29,18 @@ use crate::{
     watch::Watch,
 };
 
+/// A plan that takes longer is given up.
+const PLAN_MAX: SignedDuration = SignedDuration::from_hours(12);
 /// Columns of a field's name before its values.
 const NAME_COLUMNS: usize = 20;
 /// The longest part of a value that is shown.
 const VALUE_CHARS: usize = 50;
 
 /// Plans, and shows each record as soon as it is planned.
-pub(super) async fn run(doors: &Doors, sync: &Sync, options: &Options, watch: &Watch) -> Result<u8> {
+pub(super) async fn run(doors: &Doors, sync: &Sync, options: &Options, watch: &Rc<Watch>) -> Result<u8> {
     let env = doors.app.env();
-    let (deadline, _) = turns::begin(env)?;
+    // A plan holds no lease, so that it need not be done in turns.
+    let deadline = Deadline { at: env.clock.now().saturating_add(PLAN_MAX)? };
     let out: Box<dyn Write> = match &options.out {
         Some(path) => {
             let file = File::create(path).with_context(|| format!("{} cannot be written", path.display()))?;
@@ -47,9 +52,14 @@ pub(super) async fn run(doors: &Doors, sync: &Sync, options: &Options, watch: &W
     let out = Rc::new(RefCell::new(out));
     let broken = Rc::new(RefCell::new(None));
     let (to, failed, doors_of) = (out.clone(), broken.clone(), env.clone());
+    let (told, to_file, steps) = (watch.clone(), options.out.is_some(), Cell::new(0_u64));
     let each = move |planned: &Planned| {
         if failed.borrow().is_some() {
             return;
+        }
+        if to_file {
+            steps.set(steps.get() + 1);
+            told.count(&format!("{} steps planned", grouped(steps.get())));
         }
         let line = if as_json { serde_json::to_string(planned).map_err(io::Error::from) } else { Ok(block(planned)) };
         if let Err(error) = line.and_then(|line| writeln!(to.borrow_mut(), "{line}")) {
