@@ -205,7 +205,8 @@ fn resolved_text(resolved: &Resolved, doors: &Doors, colour: bool) -> String {
             lines.push(review_text(review, doors, colour));
         }
         Resolved::Waits(run_id) => {
-            let text = format!("The decision is stored. Run {run_id} is at work; the sync carries it out when that is over.");
+            let text =
+                format!("The decision is stored. Run {run_id} is at work; the sync carries it out when that is over.");
             lines.extend(wrap("", &text, WIDTH));
         }
     }
@@ -297,9 +298,7 @@ impl<'r> From<&'r Review> for Told<'r> {
 /// What can be decided about it.
 fn choices(kind: ReviewKind) -> &'static [&'static str] {
     match kind {
-        ReviewKind::Conflict | ReviewKind::Flip | ReviewKind::Taken => {
-            &["salesforce", "hubspot", "value", "keep"]
-        }
+        ReviewKind::Conflict | ReviewKind::Flip | ReviewKind::Taken => &["salesforce", "hubspot", "value", "keep"],
         ReviewKind::Duplicate | ReviewKind::Identity => &["value", "keep"],
         // It closes by itself when the two are merged on the other side too.
         ReviewKind::Merge => &["keep"],
@@ -471,9 +470,10 @@ fn meaning(review: &Review, word: &'static str) -> (&'static str, String) {
             (word, format!("as in {name}: delete the record in {} too", side.other().name()))
         }
         (ReviewKind::Delete, _) => (word, format!("as in {name}: create the record again in {}", side.other().name())),
-        (ReviewKind::Merge, _) => {
-            ("keep", "leave them as they are; or merge the two on the other side, and the review closes by itself".to_owned())
-        }
+        (ReviewKind::Merge, _) => (
+            "keep",
+            "leave them as they are; or merge the two on the other side, and the review closes by itself".to_owned(),
+        ),
         (_, "keep") => ("keep", "leave them without a counterpart, for good".to_owned()),
         _ => ("ID", "the record of the other side that is the counterpart".to_owned()),
     }
