@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    io::Write as _,
     rc::Rc,
     time::Duration,
 };
@@ -18,12 +19,13 @@ use crate::{
     capture,
     clock::{Clock, Deadline, Rng, SystemClock},
     codes,
-    config::{Config, ConfigSource, Environment, Import, Matcher, load},
+    config::{Config, ConfigSource, Environment, Import, Matcher, Traces, load},
     error::{Error, ErrorKind, Result},
     event::{self, Event},
     http::{HttpService, client::ReqwestService},
     hubspot::account::{Account, AccountParts},
-    import,
+    import, metrics,
+    notify::{Notifier, Sns, Topic},
     objects::{Location, Objects, s3::S3},
     queue::{Queue, Sqs},
     report::{Outcome, Report},
@@ -36,6 +38,7 @@ use crate::{
         runs::{Run, Runs},
     },
     sync,
+    trace::{Traced, Tracer, Udp},
 };
 
 /// How a job is coming along.
@@ -51,6 +54,9 @@ pub enum Update {
 
 /// Is told how a job is coming along.
 pub type Watcher = Rc<dyn Fn(&Update)>;
+
+/// Takes lines, each without its end.
+pub type Lines = Rc<dyn Fn(&str)>;
 
 /// The doors, open.
 pub struct Env {
@@ -83,6 +89,19 @@ impl Env {
             watcher(update);
         }
     }
+}
+
+/// What leaves an invocation besides its answer. Nothing, unless it is asked for: a command line's output is for a person, who is told by it.
+#[derive(Clone, Default)]
+pub struct Signals {
+    /// Takes the lines of metrics.
+    pub metrics: Option<Lines>,
+    /// People are told, as the settings say.
+    pub notices: bool,
+    /// The door to SNS.
+    pub topic: Option<Rc<dyn Topic>>,
+    /// Counts what the invocation does, where it is traced.
+    pub tracer: Option<Rc<Tracer>>,
 }
 
 /// What an invocation answers.
@@ -120,6 +139,17 @@ impl Serialize for Answer {
     }
 }
 
+impl Answer {
+    /// The reports in it, but for those of SQS messages, which are told one by one.
+    fn reports(&self) -> Vec<&Report> {
+        match self {
+            Self::Report(report) => vec![report],
+            Self::Several(answers) => answers.iter().flat_map(Self::reports).collect(),
+            Self::Nothing(_) | Self::Batch { .. } => Vec::new(),
+        }
+    }
+}
+
 impl From<Error> for Diagnostic {
     fn from(error: Error) -> Self {
         Self {
@@ -137,6 +167,7 @@ pub struct App {
     runs: Rc<Runs>,
     accounts: RefCell<BTreeMap<String, Rc<Account>>>,
     orgs: RefCell<BTreeMap<String, Rc<Org>>>,
+    signals: Signals,
 }
 
 impl App {
@@ -147,7 +178,14 @@ impl App {
     pub fn new(env: Rc<Env>, config: Rc<Config>) -> Result<Self> {
         let runs = Rc::new(Runs::new(env.table.clone(), env.clock.clone()));
         let matcher = Matcher::new(&config.imports)?;
-        Ok(Self { env, config, matcher, runs, accounts: RefCell::default(), orgs: RefCell::default() })
+        Ok(Self { env, config, matcher, runs, accounts: RefCell::default(), orgs: RefCell::default(), signals: Signals::default() })
+    }
+
+    /// The same, and it signals what it does.
+    #[must_use]
+    pub fn with_signals(mut self, signals: Signals) -> Self {
+        self.signals = signals;
+        self
     }
 
     /// The doors.
@@ -222,7 +260,8 @@ impl App {
             Event::Imports(sources) => {
                 let (mut answers, mut failed) = (Vec::new(), None);
                 for source in &sources {
-                    match Box::pin(import::on_object(self, source, deadline, owner)).await {
+                    let result = Box::pin(import::on_object(self, source, deadline, owner)).await;
+                    match self.signalled(result, deadline).await {
                         Ok(answer) => answers.push(answer),
                         // One object that cannot be imported does not keep the others from it.
                         Err(error) => {
@@ -264,8 +303,14 @@ impl App {
                 self.resume(&run, deadline, owner).await
             }
             Event::Resume { run_id: None } => self.sweep(deadline, owner).await,
-            Event::Capture { name } => Box::pin(capture::on_schedule(self, name.as_deref(), deadline, owner)).await,
-            Event::Sync { name } => Box::pin(sync::on_schedule(self, name.as_deref(), deadline, owner)).await,
+            Event::Capture { name } => {
+                let result = Box::pin(capture::on_schedule(self, name.as_deref(), deadline, owner)).await;
+                self.signalled(result, deadline).await
+            }
+            Event::Sync { name } => {
+                let result = Box::pin(sync::on_schedule(self, name.as_deref(), deadline, owner)).await;
+                self.signalled(result, deadline).await
+            }
             Event::TestEvent => Ok(nothing("S3's test event: notifications arrive".to_owned())),
             Event::Ignored { what } => Ok(nothing(what)),
         }
@@ -278,11 +323,50 @@ impl App {
             return Err(Error::new(ErrorKind::NotFound, codes::SOURCE_GONE, message)
                 .with_hint("Give the command again there, beside the same settings."));
         }
-        match run.job.as_str() {
+        let result = match run.job.as_str() {
             "capture" => Box::pin(capture::resume(self, run, deadline, owner)).await,
             "sync" => Box::pin(sync::resume(self, run, deadline, owner)).await,
             _ => Box::pin(import::resume(self, run, deadline, owner)).await,
+        };
+        self.signalled(result, deadline).await
+    }
+
+    /// Where the answer of every job passes, with its report: metrics, traces and messages leave here, and nowhere else.
+    ///
+    /// A run that has ended is signalled by whoever made the one write that ends it, so once, and also where the answer is an error because of
+    /// another run; one that goes on, by its answer. `duplicate` and `busy` are neither.
+    async fn signalled(&self, result: Result<Answer>, deadline: Deadline) -> Result<Answer> {
+        let ended = self.runs.take_ended();
+        let mut told: Vec<&Report> = ended.iter().collect();
+        if let Ok(answer) = &result {
+            told.extend(answer.reports().into_iter().filter(|report| report.outcome == Outcome::Yielded));
         }
+        if let Some(put) = &self.signals.metrics {
+            for report in &told {
+                let account = self.accounts.borrow().get(&report.account).cloned();
+                let daily = account.and_then(|account| account.daily_use_percent());
+                if let Some(line) = metrics::embedded(report, daily) {
+                    put(&line);
+                }
+            }
+        }
+        if let Some(tracer) = &self.signals.tracer {
+            tracer.runs(&told);
+        }
+        if let Some(notifier) = self.notifier() {
+            for report in &ended {
+                notifier.tell(report, deadline).await;
+            }
+        }
+        result
+    }
+
+    fn notifier(&self) -> Option<Notifier<'_>> {
+        self.signals.notices.then(|| Notifier {
+            env: &self.env,
+            settings: &self.config.notify,
+            topic: self.signals.topic.as_ref(),
+        })
     }
 
     /// Whether a run's source can be read from here.
@@ -323,6 +407,9 @@ impl App {
                 Err(error) => tracing::error!(run_id, error_code = %error.code(), "{error:?}"),
             }
         }
+        if let Some(notifier) = self.notifier() {
+            notifier.catch_up(&self.config, &self.runs, deadline).await;
+        }
         Ok(match answers.len() {
             0 => Answer::Nothing("no run waits to be continued".to_owned()),
             1 => answers.remove(0),
@@ -345,9 +432,23 @@ fn nothing(message: String) -> Answer {
     Answer::Nothing(message)
 }
 
-/// Serves invocations from the Runtime API until the process ends: the Lambda's whole life, and the demo's.
+/// The Lambda's whole life: serves invocations from the Runtime API until the process ends. Its standard output is its log, which CloudWatch
+/// reads metrics from.
 ///
-/// `watcher` is told how each job is coming along; the deployed function has none.
+/// # Errors
+/// No HTTP client can be built, or the Runtime API cannot be reached.
+pub async fn serve_function(environment: Environment) -> std::result::Result<(), lambda_runtime::Error> {
+    let mut process = Process::start(environment, None).await?;
+    process.signals.metrics = Some(Rc::new(|line: &str| {
+        // A log that cannot be written is nobody's to tell.
+        let _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
+    }));
+    serve(process).await
+}
+
+/// Serves invocations from the Runtime API until the process ends, inside another program: the demo, say. Nothing is written to its output.
+///
+/// `watcher` is told how each job is coming along.
 ///
 /// # Errors
 /// No HTTP client can be built, or the Runtime API cannot be reached.
@@ -355,7 +456,11 @@ pub async fn serve_lambda(
     environment: Environment,
     watcher: Option<Watcher>,
 ) -> std::result::Result<(), lambda_runtime::Error> {
-    let process = Rc::new(Process::start(environment, watcher).await?);
+    serve(Process::start(environment, watcher).await?).await
+}
+
+async fn serve(process: Process) -> std::result::Result<(), lambda_runtime::Error> {
+    let process = Rc::new(process);
     if let Err(error) = process.app().await {
         // Each invocation reads the settings again and says what is wrong with them: mending the file is enough.
         tracing::error!(error_code = %error.code(), hint = error.hint(), "{error:?}");
@@ -371,6 +476,7 @@ pub async fn serve_lambda(
 pub struct Process {
     env: Rc<Env>,
     environment: Environment,
+    signals: Signals,
     /// The settings in force with the entity tag they were read under, or why there are none.
     app: RefCell<Option<(Rc<App>, Option<String>)>>,
 }
@@ -381,13 +487,22 @@ impl Process {
     /// # Errors
     /// Only if no HTTP client can be built: what the environment lacks is told to each invocation, where it is seen.
     pub async fn start(environment: Environment, watcher: Option<Watcher>) -> Result<Self> {
-        let clients = Clients::new(&aws::load().await);
+        let aws = aws::load().await;
+        let clients = Clients::new(&aws);
         let queue =
             environment.queue_url.as_deref().map(|url| Rc::new(Sqs::new(clients.sqs.clone(), url)) as Rc<dyn Queue>);
+        let (clock, rng) = (Rc::new(SystemClock::new()), Rc::new(Rng::from_system()));
+        let mut http: Rc<dyn HttpService> = Rc::new(ReqwestService::new()?);
+        let topic = Rc::new(Sns::new(aws, http.clone(), clock.clone()));
+        let daemon = environment.xray_daemon.as_deref().and_then(Udp::new);
+        let tracer = daemon.map(|daemon| Rc::new(Tracer::new(Box::new(daemon), clock.clone(), rng.clone())));
+        if let Some(tracer) = &tracer {
+            http = Rc::new(Traced::new(http, tracer.clone()));
+        }
         let env = Env {
-            clock: Rc::new(SystemClock::new()),
-            rng: Rc::new(Rng::from_system()),
-            http: Rc::new(ReqwestService::new()?),
+            clock,
+            rng,
+            http,
             objects: Rc::new(S3::new(clients.s3)),
             table: Rc::new(DynamoTable::new(clients.dynamodb, environment.table.clone().unwrap_or_default())),
             secrets: Rc::new(SecretsManager::new(clients.secrets)),
@@ -396,7 +511,8 @@ impl Process {
             watcher,
             stop: Cell::new(false),
         };
-        Ok(Self { env: Rc::new(env), environment, app: RefCell::default() })
+        let signals = Signals { metrics: None, notices: true, topic: Some(topic), tracer };
+        Ok(Self { env: Rc::new(env), environment, signals, app: RefCell::default() })
     }
 
     /// The app with the settings as they are now: a file is read once, an object again when its entity tag has changed.
@@ -427,7 +543,7 @@ impl Process {
     }
 
     fn keep(&self, (config, etag): (Config, Option<String>)) -> Result<Rc<App>> {
-        let app = Rc::new(App::new(self.env.clone(), Rc::new(config))?);
+        let app = Rc::new(App::new(self.env.clone(), Rc::new(config))?.with_signals(self.signals.clone()));
         *self.app.borrow_mut() = Some((app.clone(), etag));
         Ok(app)
     }
@@ -439,7 +555,19 @@ impl Process {
         let deadline = deadline(context.deadline, self.env.clock.now());
         // Lambda gives repeated attempts of an invocation one id.
         let owner = format!("{}/{:x}", context.request_id, self.env.rng.u64());
-        let result = async { self.app().await?.handle(payload, deadline, &owner).await }.await;
+        let result = async {
+            let app = self.app().await?;
+            let tracer = self.signals.tracer.as_ref().filter(|_| app.config().traces == Traces::Xray);
+            if let Some(tracer) = tracer {
+                tracer.begin(context.xray_trace_id.as_deref());
+            }
+            let result = app.handle(payload, deadline, &owner).await;
+            if let Some(tracer) = tracer {
+                tracer.end();
+            }
+            result
+        }
+        .await;
         result.map_err(|error| {
             tracing::error!(error_code = %error.code(), hint = error.hint(), "{error:?}");
             Diagnostic::from(error)

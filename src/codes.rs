@@ -170,6 +170,8 @@ codes! {
     OBJECTS_FORBIDDEN: "Allow the function this action on the bucket.";
     /// SQS or Secrets Manager failed.
     AWS_UNAVAILABLE: "Nothing is lost: the run continues where it stopped.";
+    /// Nobody could be told about a run.
+    NOTICE_FAILED: "Check the webhook's secret and the topic's ARN, and that the function may publish to it; the run itself is not affected.";
 
     // Rows: reading
     /// The row has more or fewer cells than the header.

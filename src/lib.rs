@@ -29,6 +29,7 @@
 //! | [`state`] | runs, leases, positions, contexts and the account's shared limit, on top of the table |
 //! | [`http`] | around the CRM door: the client, retries, the pace of an account's calls, tokens |
 //! | [`record`], [`report`] | what passes between the modules: inputs, reasons, rejects; and what a run says when it ends |
+//! | [`metrics`], [`notify`], [`trace`] | what leaves an invocation besides its answer: figures, messages, time spent |
 //! | [`error`], [`codes`] | what can go wrong, who acts on it, and the page that explains it |
 
 pub mod app;
@@ -45,6 +46,8 @@ pub mod hubspot;
 pub mod import;
 pub mod logging;
 pub mod mapping;
+pub mod metrics;
+pub mod notify;
 pub mod objects;
 pub mod queue;
 pub mod record;
@@ -53,5 +56,6 @@ pub mod salesforce;
 pub mod secrets;
 pub mod state;
 pub mod sync;
+pub mod trace;
 
 pub use error::{Error, ErrorKind, Result};

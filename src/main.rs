@@ -6,5 +6,5 @@ use hubferry::{app, config::Environment, logging};
 async fn main() -> Result<(), lambda_runtime::Error> {
     let environment = Environment::read();
     logging::start(logging::Format::Json, environment.log_filter.as_deref());
-    app::serve_lambda(environment, None).await
+    app::serve_function(environment).await
 }

@@ -10,5 +10,7 @@ mod import;
 mod limits;
 mod process;
 mod salesforce;
+mod signals;
 mod support;
+mod sync;
 mod template;

@@ -1,6 +1,6 @@
 //! The environment variables: the only ones that are read, and the only place that reads them.
 //!
-//! `RUST_LOG` is the logger's, the `AWS_*` ones are the SDK's.
+//! `RUST_LOG` is the logger's; the `AWS_*` ones are the SDK's, but for the address of the X-Ray daemon, which Lambda sets.
 
 use std::{env, path::PathBuf};
 
@@ -33,6 +33,8 @@ pub struct Environment {
     pub queue_url: Option<String>,
     /// `RUST_LOG`: what is logged.
     pub log_filter: Option<String>,
+    /// `AWS_XRAY_DAEMON_ADDRESS`: where Lambda takes trace segments.
+    pub xray_daemon: Option<String>,
 }
 
 impl Environment {
@@ -50,6 +52,7 @@ impl Environment {
             table: value(HUBFERRY_TABLE),
             queue_url: value(HUBFERRY_QUEUE_URL),
             log_filter: value("RUST_LOG"),
+            xray_daemon: value("AWS_XRAY_DAEMON_ADDRESS"),
         }
     }
 

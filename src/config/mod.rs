@@ -49,9 +49,12 @@ pub struct Config {
     /// Not used by this version.
     #[serde(default)]
     pub data: Option<String>,
-    /// Whom to tell. Not used by this version: nobody is told.
+    /// Whom to tell of failures, unusual rejects, deletes that were stopped, a growing review queue, and recoveries.
     #[serde(default)]
     pub notify: Notify,
+    /// Whether invocations are traced.
+    #[serde(default)]
+    pub traces: Traces,
 }
 
 /// One HubSpot portal and the credential for it.
@@ -712,17 +715,32 @@ impl Default for SyncLimits {
     }
 }
 
-/// Whom to tell.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+/// Whom to tell, and from when on. At most one message an hour of each kind for each job.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Notify {
-    /// Secrets Manager id of a Slack webhook's address.
+    /// Secrets Manager id of a Slack webhook's address: the address alone, or JSON {"url"}.
     #[serde(default)]
     pub slack_webhook_secret: Option<String>,
     /// ARN of an SNS topic.
     #[serde(default)]
     pub sns_topic_arn: Option<String>,
+    /// Tell of a run that rejects this share of its rows (or this many), or three times the share that the last good run rejected. Default 10%.
+    #[serde(default)]
+    pub unusual_rejects: Option<Amount>,
+}
+
+/// Where traces of invocations go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum Traces {
+    /// Nowhere.
+    #[default]
+    None,
+    /// To AWS X-Ray, of the invocations that Lambda samples: the function needs `Tracing: Active` and may send trace segments.
+    Xray,
 }
 
 mod defaults {

@@ -177,6 +177,11 @@ impl Account {
         self.limiter.counts()
     }
 
+    /// Share of the account's calls of the day that is used, in percent, where it is known.
+    pub fn daily_use_percent(&self) -> Option<f64> {
+        self.limiter.daily_use_percent()
+    }
+
     /// When the day's calls are there again: after `DAILY_LIMIT`, the moment to continue at.
     pub fn day_ends(&self) -> Timestamp {
         self.limiter.day_ends()

@@ -225,6 +225,7 @@ async fn gone(app: &App, import: &Import, source: &SourceObject, error: Error) -
     report.error = Some(ReportError::from(&error));
     store_report(app, &source.bucket, &report).await?;
     app.runs().remember(&report).await?;
+    app.runs().note_end(&report);
     log_summary(&report);
     Ok(Answer::Report(Box::new(report)))
 }

@@ -13,7 +13,11 @@
 //! A process may die between any two writes here. The order is such that what is left behind is either complete or is taken up by the
 //! next one who comes: pointer, run, open entry at the start; context, run, open entry at the end.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -47,6 +51,9 @@ const ENTRY_AGE_MAX: Duration = Duration::from_secs(3_600);
 
 /// How many open runs one sweep looks at.
 pub const SWEEP_MAX: usize = 100;
+
+/// Reports of ended runs that are kept until they are taken: more than one event can end.
+const ENDED_MAX: usize = 1_000;
 
 /// Which object a run imports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,12 +266,14 @@ impl From<&Report> for LastRun {
 pub struct Runs {
     pub(super) table: Rc<dyn Table>,
     pub(super) clock: Rc<dyn Clock>,
+    /// See [`Runs::take_ended`].
+    ended: RefCell<Vec<Report>>,
 }
 
 impl Runs {
     /// Runs kept in `table`.
     pub fn new(table: Rc<dyn Table>, clock: Rc<dyn Clock>) -> Self {
-        Self { table, clock }
+        Self { table, clock, ended: RefCell::default() }
     }
 
     /// The run, if there is one.
@@ -397,7 +406,22 @@ impl Runs {
             ..Update::default()
         };
         self.fenced(lease, update).await?;
+        self.note_end(report);
         self.close(&lease.run_id).await
+    }
+
+    /// A run has ended here: by [`Runs::finish`], or without ever having been made.
+    pub(crate) fn note_end(&self, report: &Report) {
+        let mut ended = self.ended.borrow_mut();
+        if ended.len() < ENDED_MAX {
+            ended.push(report.clone());
+        }
+    }
+
+    /// Takes the reports of the runs that this process has ended since the last time. Whoever made the one fenced write that ends a run has it
+    /// here, and nobody else: what is told by this is told once a run, and never if the process dies first.
+    pub fn take_ended(&self) -> Vec<Report> {
+        self.ended.take()
     }
 
     /// Takes a run off the list of open ones.

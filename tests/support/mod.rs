@@ -25,7 +25,10 @@ use hubferry::{
     secrets::MemorySecrets,
     state::{Changed, Condition, Item, Key, Table, Update, memory::MemoryTable},
 };
-use hubferry_simulator::hubspot::{Outcome, Portal, PortalSettings};
+use hubferry_simulator::{
+    hubspot::{Outcome, Portal, PortalSettings},
+    salesforce::{Org, OrgSettings},
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -51,6 +54,8 @@ pub(crate) fn contacts(more: &str) -> String {
 /// Everything that a job touches.
 pub(crate) struct World {
     pub(crate) portal: Rc<RefCell<Portal>>,
+    /// At [`OrgSettings::LOGIN_URL`], with the secret `hubferry/salesforce`.
+    pub(crate) org: Rc<RefCell<Org>>,
     pub(crate) objects: MemoryObjects,
     pub(crate) table: Rc<MemoryTable>,
     pub(crate) secrets: Rc<MemorySecrets>,
@@ -83,11 +88,21 @@ impl World {
     }
 
     pub(crate) fn with(config: &str, settings: PortalSettings) -> Self {
+        let org = OrgSettings { seed: settings.seed, ..OrgSettings::default() };
+        Self::with_org(config, settings, org)
+    }
+
+    /// The same with an org that is like this.
+    pub(crate) fn with_org(config: &str, settings: PortalSettings, org: OrgSettings) -> Self {
         let secrets = MemorySecrets::new();
         secrets.insert("hubferry/hubspot", &json!({ "access_token": PortalSettings::TOKEN }).to_string());
+        let app = json!({ "flow": "client_credentials", "login_url": OrgSettings::LOGIN_URL,
+            "client_id": OrgSettings::CLIENT_ID, "client_secret": OrgSettings::CLIENT_SECRET });
+        secrets.insert("hubferry/salesforce", &app.to_string());
         let seed = settings.seed;
         Self {
             portal: Rc::new(RefCell::new(Portal::new(settings))),
+            org: Rc::new(RefCell::new(Org::new(org))),
             objects: MemoryObjects::versioned(),
             table: Rc::new(MemoryTable::new()),
             secrets: Rc::new(secrets),
@@ -113,6 +128,7 @@ impl World {
             rng: self.rng.clone(),
             http: Rc::new(InProcess {
                 portal: self.portal.clone(),
+                org: self.org.clone(),
                 clock: self.clock.clone(),
                 requests: self.requests.clone(),
                 hosts: self.hosts.clone(),
@@ -259,9 +275,10 @@ pub(crate) fn rejects(text: &str) -> Vec<(u64, String)> {
     reader.records().map(|row| row.unwrap()).map(|row| (row[line].parse().unwrap(), row[code].to_owned())).collect()
 }
 
-/// The simulated portal, without a socket.
+/// The simulated portal and the simulated org, without a socket.
 struct InProcess {
     portal: Rc<RefCell<Portal>>,
+    org: Rc<RefCell<Org>>,
     clock: Rc<VirtualClock>,
     requests: Rc<RefCell<Vec<String>>>,
     hosts: Rc<RefCell<BTreeSet<String>>>,
@@ -272,9 +289,14 @@ impl HttpService for InProcess {
     async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let told =
             format!("{} {}\n{}", request.method(), request.uri().path(), String::from_utf8_lossy(request.body()));
-        self.requests.borrow_mut().push(told);
-        self.hosts.borrow_mut().insert(request.uri().host().unwrap_or_default().to_owned());
-        let reply = self.portal.borrow_mut().handle(self.clock.now(), &request);
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        let reply = if host.ends_with(".salesforce.com") {
+            self.org.borrow_mut().handle(self.clock.now(), &request)
+        } else {
+            self.requests.borrow_mut().push(told);
+            self.portal.borrow_mut().handle(self.clock.now(), &request)
+        };
+        self.hosts.borrow_mut().insert(host);
         self.clock.sleep(reply.latency).await;
         let lost = |message: &str| HttpError { sent: Sent::Maybe, message: message.to_owned() };
         match reply.response {

@@ -203,7 +203,9 @@ impl Functions {
         let accepted = || respond(202, &[("content-type", "application/json")], full(r#"{"status":"OK"}"#.as_bytes()));
         if method == Method::GET && path == "invocation/next" {
             let Invocation { id, payload, deadline_ms } = self.next().await;
-            let trace = format!("Root=1-{:08x}-{};Sampled=0", deadline_ms / 1000, self.shared.hex_letters(24));
+            // As with active tracing, every invocation sampled.
+            let (root, parent) = (self.shared.hex_letters(24), self.shared.hex_letters(16));
+            let trace = format!("Root=1-{:08x}-{root};Parent={parent};Sampled=1", deadline_ms / 1000);
             return respond(
                 200,
                 &[

@@ -232,7 +232,7 @@ impl Portal {
         }
     }
 
-    fn primary_type(&self, from: usize, to: usize) -> Option<(u32, u32)> {
+    pub(super) fn primary_type(&self, from: usize, to: usize) -> Option<(u32, u32)> {
         let label =
             self.associations.labels.iter().find(|label| label.primary && label.from == from && label.to == to)?;
         Some((label.id, label.inverse))

@@ -130,16 +130,21 @@ impl Portal {
         let at = self.kind(object).ok()?;
         let now = now.as_millisecond();
         let visible_at = self.visible_at(now);
-        Some(self.put_in(at, properties, now, visible_at).to_string())
+        Some(self.as_person(now, |portal| portal.put_in(at, properties, now, visible_at)).to_string())
     }
 
     fn put_in<V: AsRef<str>>(&mut self, at: usize, properties: &[(&str, V)], now: i64, visible_at: i64) -> u64 {
         let id = self.new_id();
-        let kind = self.at_mut(at);
-        let changes = properties
+        let kind = self.at(at);
+        let changes: Vec<(u16, String)> = properties
             .iter()
             .filter_map(|(name, value)| Some((kind.property_id(name)?, value.as_ref().to_owned())))
             .collect();
+        // What a test puts there was always there.
+        if self.writer == super::Writer::Person {
+            self.note(at, id, "create", &changes, now);
+        }
+        let kind = self.at_mut(at);
         kind.insert(id, changes, now, visible_at);
         let more = kind.records.get(&id).and_then(|record| record.text(kind.additional_emails?, u32::MAX));
         let more: Vec<String> =
@@ -167,15 +172,18 @@ impl Portal {
         let own = self.at(at);
         let changes: Vec<(u16, String)> =
             properties.iter().filter_map(|(name, value)| Some((own.property_id(name)?, (*value).to_owned()))).collect();
-        let mut edited = 0;
-        for id in ids {
-            let Ok(id) = id.as_ref().parse::<u64>() else { continue };
-            let Some(id) = self.at(at).live(id).map(|record| record.id) else { continue };
-            let visible_at = self.visible_at(now);
-            self.at_mut(at).update(id, changes.clone(), now, visible_at, true);
-            edited += 1;
-        }
-        edited
+        self.as_person(now, |portal| {
+            let mut edited = 0;
+            for id in ids {
+                let Ok(id) = id.as_ref().parse::<u64>() else { continue };
+                let Some(id) = portal.at(at).live(id).map(|record| record.id) else { continue };
+                let visible_at = portal.visible_at(now);
+                portal.note(at, id, "update", &changes, now);
+                portal.at_mut(at).update(id, changes.clone(), now, visible_at, true);
+                edited += 1;
+            }
+            edited
+        })
     }
 
     /// Archives or restores a record as a person in the browser would. Neither moves the modified date; what was
@@ -185,6 +193,11 @@ impl Portal {
         let now = now.as_millisecond();
         let visible_at = self.visible_at(now);
         let done = self.at_mut(at).archive(id, archived, now, visible_at);
+        if done {
+            self.as_person(now, |portal| {
+                portal.note(at, id, if archived { "archive" } else { "restore" }, &[], now);
+            });
+        }
         if done && archived {
             self.associations.forget(at, id);
         }
@@ -194,7 +207,8 @@ impl Portal {
     /// Merges two records as a person in the browser would. `false` where HubSpot would refuse.
     pub fn merge(&mut self, now: Timestamp, object: &str, winner: &str, loser: &str) -> bool {
         let (Ok(at), Ok(winner), Ok(loser)) = (self.kind(object), winner.parse(), loser.parse()) else { return false };
-        self.merge_records(at, winner, loser, now.as_millisecond()).is_ok()
+        let now = now.as_millisecond();
+        self.as_person(now, |portal| portal.merge_records(at, winner, loser, now).is_ok())
     }
 
     /// The record that a merged id leads to; `None` if it was never merged.
@@ -212,6 +226,7 @@ impl Portal {
         let visible_at = self.visible_at(now);
         let done = self.at_mut(at).purge(id, now, visible_at).is_some();
         if done {
+            self.as_person(now, |portal| portal.note(at, id, "purge", &[], now));
             self.associations.forget(at, id);
         }
         done
@@ -233,6 +248,13 @@ impl Portal {
         let linked = self.associations.of(from, id, to).any(|(far, _)| far == to_id);
         self.associations.cut((from, id), (to, to_id));
         linked
+    }
+
+    /// The record of type `to` that is a record's primary one, where the pair has such a thing.
+    pub fn primary_of(&self, object: &str, id: &str, to: &str) -> Option<String> {
+        let (from, to, id) = (self.kind(object).ok()?, self.kind(to).ok()?, id.parse().ok()?);
+        let (primary, _) = self.primary_type(from, to)?;
+        self.associations.of(from, id, to).find(|(_, types)| types.contains(&primary)).map(|(far, _)| far.to_string())
     }
 
     /// The ids of the records of type `to` that a record is linked to, ascending as numbers.

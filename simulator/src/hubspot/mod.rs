@@ -10,6 +10,7 @@ mod catalog;
 mod cms;
 mod doors;
 mod faults;
+mod history;
 mod index;
 mod limits;
 mod metadata;
@@ -41,6 +42,7 @@ use store::{Kind, Show};
 pub use catalog::{ModificationMetadata, PropertyDefinition, PropertyOption};
 pub use doors::LiveObject;
 pub use faults::{Fault, Faults, What, When};
+pub use history::{Workflow, Write, Writer};
 pub use settings::{
     CustomObject, IndexLag, Latency, Limits, OAuthClient, Owner, PortalSettings, StaticToken, Unsettled,
 };
@@ -128,6 +130,12 @@ pub struct Portal {
     next_id: u64,
     log: Vec<LogEntry>,
     counts: Counts,
+    /// Every write, where somebody asked for it.
+    history: Option<Vec<Write>>,
+    /// Workflows that were started and are not through.
+    started: Vec<history::Started>,
+    /// Who is writing.
+    writer: Writer,
 }
 
 /// What a handler knows about the call at hand.
@@ -199,6 +207,9 @@ impl Portal {
             next_id: settings.first_record_id,
             log: Vec::new(),
             counts: Counts::default(),
+            history: None,
+            started: Vec::new(),
+            writer: Writer::Api,
             settings,
         };
         let more = portal.settings.properties.clone();
@@ -213,6 +224,7 @@ impl Portal {
     /// One call.
     pub fn handle(&mut self, now: Timestamp, request: &Request<Bytes>) -> Reply {
         let now_ms = now.as_millisecond();
+        self.work_off(now_ms);
         let method = request.method().as_str();
         let path = request.uri().path();
         let route = Route::parse(path, request.uri().query());
@@ -257,7 +269,9 @@ impl Portal {
                             None => {
                                 let body = request.body();
                                 let call = Call { now: now_ms, method, route: &route, body, caller: &caller };
-                                self.dispatch(&call)
+                                let answer = self.dispatch(&call);
+                                self.work_off(now_ms);
+                                answer
                             }
                         },
                     }

@@ -391,6 +391,7 @@ impl Portal {
             return Err(ApiError::new(414, "Cannot have more than 250 identities on a profile"));
         }
         let (seen_at, gone_at) = (self.visible_at(now), self.visible_at(now));
+        self.note(kind, loser, "merge", &[], now);
         let own = self.at_mut(kind);
         let Some(lost) = own.purge(loser, now, gone_at) else {
             return Err(ApiError::new(404, "resource not found"));
@@ -415,6 +416,8 @@ impl Portal {
             emails.extend(lost.text(additional, u32::MAX).unwrap_or_default().split(';').map(str::to_owned));
             emails.retain(|one| !one.is_empty());
         }
+        self.note(kind, winner, "update", &changes, now);
+        let own = self.at_mut(kind);
         own.update(winner, changes, now, seen_at, true);
         own.add_emails(winner, &emails, now, seen_at);
         own.merged.insert(loser, winner);
@@ -453,6 +456,7 @@ impl Portal {
     pub(super) fn archive_record(&mut self, kind: usize, id: u64, now: i64) {
         let visible_at = self.visible_at(now);
         if self.at_mut(kind).archive(id, true, now, visible_at) {
+            self.note(kind, id, "archive", &[], now);
             self.counts.archived += 1;
             self.associations.forget(kind, id);
         }
@@ -678,6 +682,7 @@ impl Portal {
     pub(super) fn insert(&mut self, kind: usize, row: Row, associations: &[AssociationInput], now: i64) -> u64 {
         let id = self.new_id();
         let visible_at = self.visible_at(now);
+        self.note(kind, id, "create", &row.changes, now);
         self.at_mut(kind).insert(id, row.changes, now, visible_at);
         self.counts.created += 1;
         for one in associations {
@@ -694,6 +699,7 @@ impl Portal {
     pub(super) fn write(&mut self, kind: usize, id: u64, row: Row, now: i64) {
         let visible_at = self.visible_at(now);
         let touch = self.settings.unsettled.unchanged_write_moves_modified;
+        self.note(kind, id, "update", &row.changes, now);
         self.at_mut(kind).update(id, row.changes, now, visible_at, touch);
         self.counts.updated += 1;
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::PropertyDefinition;
 use super::faults::Fault;
+use super::history::Workflow;
 
 /// A simulated account. `Default` is a Professional account with one all-powerful token, no latency and no index lag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +44,8 @@ pub struct PortalSettings {
     pub owners: Vec<Owner>,
     /// What goes wrong.
     pub faults: Vec<Fault>,
+    /// What the account writes by itself.
+    pub workflows: Vec<Workflow>,
     /// Behaviour that nobody has verified.
     pub unsettled: Unsettled,
 }
@@ -72,6 +75,7 @@ impl Default for PortalSettings {
                 Owner::new(41_002, "sam@example.com", "Sam", "Owner"),
             ],
             faults: Vec::new(),
+            workflows: Vec::new(),
             unsettled: Unsettled::default(),
         }
     }

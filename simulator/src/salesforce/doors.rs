@@ -112,7 +112,7 @@ impl Org {
         }
     }
 
-    fn person(&self, now: Timestamp) -> Writer {
+    pub(crate) fn person(&self, now: Timestamp) -> Writer {
         let user = self.users().get("admin@example.com").cloned().unwrap_or_default();
         Writer { now: now.as_millisecond(), user, person: true, allow_duplicates: true }
     }
@@ -124,6 +124,7 @@ impl Org {
 
     /// A person creates a record. Rules and automation apply; duplicate rules and permissions do not. The error is the org's.
     pub fn create(&mut self, now: Timestamp, object: &str, values: &[(&str, &str)]) -> Result<String, String> {
+        self.run_automation(now);
         let table = self.table_at(object).ok_or_else(|| format!("no object {object}"))?;
         let writer = self.person(now);
         let values = Self::values(values);
@@ -132,6 +133,7 @@ impl Org {
 
     /// A person changes a record; an empty text clears a field.
     pub fn edit(&mut self, now: Timestamp, object: &str, id: &str, values: &[(&str, &str)]) -> Result<(), String> {
+        self.run_automation(now);
         let table = self.table_at(object).ok_or_else(|| format!("no object {object}"))?;
         let writer = self.person(now);
         let values = Self::values(values);

@@ -44,8 +44,8 @@ pub use doors::{Fields, Write};
 pub use faults::{Fault, What, When, five_percent};
 pub use ids::full as full_id;
 pub use settings::{
-    Automation, BulkPace, ConnectedApp, CustomObject, DuplicateRule, Flow, OrgLimits, OrgSettings, Rewrite, Test,
-    ValidationRule,
+    Automation, BulkPace, ConnectedApp, CustomObject, DuplicateRule, Flow, OrgLimits, OrgSettings, Rewrite, Scheduled,
+    Test, ValidationRule,
 };
 
 /// Log entries kept; the oldest half goes when it is full.
@@ -116,6 +116,10 @@ pub struct Org {
     deleted_log: Vec<(usize, String, i64)>,
     log: Vec<LogEntry>,
     counts: Counts,
+    /// Automation that was started and is not through: when, which, table, record.
+    started: Vec<(i64, usize, usize, String)>,
+    /// Automation is writing.
+    in_automation: bool,
 }
 
 /// What a handler knows about the call at hand.
@@ -155,6 +159,11 @@ impl Call<'_> {
 impl Org {
     /// An org as the settings describe it, with the users of its apps.
     pub fn new(settings: OrgSettings) -> Self {
+        Self::with_number(settings, 1)
+    }
+
+    /// The same with an org id of its own: two orgs with different numbers are two orgs.
+    pub fn with_number(settings: OrgSettings, number: u64) -> Self {
         let mut tables: Vec<Table> = catalog::standard(settings.person_accounts).into_iter().map(Table::new).collect();
         for (number, object) in settings.objects.iter().enumerate() {
             tables.push(Table::new(catalog::custom(&object.name, number, &object.fields)));
@@ -162,7 +171,7 @@ impl Org {
         let names = tables.iter().enumerate().map(|(at, table)| (table.kind.name.to_lowercase(), at)).collect();
         let mut org = Self {
             rng: fastrand::Rng::with_seed(settings.seed),
-            id: ids::make("00D", 1),
+            id: ids::make("00D", number),
             tables,
             names,
             hidden: BTreeSet::new(),
@@ -178,6 +187,8 @@ impl Org {
             deleted_log: Vec::new(),
             log: Vec::new(),
             counts: Counts::default(),
+            started: Vec::new(),
+            in_automation: false,
             settings,
         };
         for (object, field) in org.settings.fields.clone() {
@@ -198,6 +209,7 @@ impl Org {
     /// One call.
     pub fn handle(&mut self, now: Timestamp, request: &Request<Bytes>) -> Reply {
         let now_ms = now.as_millisecond();
+        self.run_automation(now);
         self.work_on_jobs(now_ms);
         self.counts.requests += 1;
         let path = request.uri().path().to_owned();

@@ -176,6 +176,34 @@ pub enum Rewrite {
     Blank,
 }
 
+impl Rewrite {
+    /// What becomes of a text; nothing is blank.
+    pub(crate) fn of(&self, text: Option<String>) -> Option<String> {
+        match self {
+            Self::Fixed(text) => Some(text.clone()),
+            Self::Blank => None,
+            Self::Upper => text.map(|text| text.to_uppercase()),
+            Self::Lower => text.map(|text| text.to_lowercase()),
+            Self::UsPhone => text.map(|text| {
+                let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+                match digits.len() {
+                    10 => format!("({}) {}-{}", &digits[..3], &digits[3..6], &digits[6..]),
+                    _ => text,
+                }
+            }),
+        }
+    }
+}
+
+/// Automation that writes in a transaction of its own, some time after the write. What it writes starts nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scheduled {
+    /// When it starts and what it writes: made of the changed field's value at the time of the writing.
+    pub automation: Automation,
+    /// How long after the write, in milliseconds; with the next call or visit after that.
+    pub after_ms: u64,
+}
+
 /// An org.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -238,6 +266,8 @@ pub struct OrgSettings {
     pub duplicates: Vec<DuplicateRule>,
     /// Automation.
     pub automation: Vec<Automation>,
+    /// Automation that writes later.
+    pub scheduled: Vec<Scheduled>,
     /// What goes wrong.
     pub faults: Vec<Fault>,
 }
@@ -291,6 +321,7 @@ impl Default for OrgSettings {
             validation: Vec::new(),
             duplicates: Vec::new(),
             automation: Vec::new(),
+            scheduled: Vec::new(),
             faults: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use super::answer::{ApiError, Handled};
 use super::catalog::Field;
 use super::doors::Write;
 use super::ids;
-use super::settings::{Rewrite, Test};
+use super::settings::Test;
 use super::store::{CREATED, CREATED_BY, Cell, Cells, ID, IS_DELETED, MODIFIED, MODIFIED_BY, MODSTAMP, OWNER, fold};
 
 /// What is said of a locked record.
@@ -132,6 +132,7 @@ impl Org {
         }
         self.remember(table, &id, old.as_ref(), &cells, writer, if is_new { "create" } else { "update" });
         let lag_until = self.lag_until(writer.now);
+        self.schedule(table, &id, old.as_ref(), &cells, writer.now);
         self.tables[table].put(&id, cells, writer.now, lag_until);
         match (is_new, writer.person) {
             (_, true) => {}
@@ -306,24 +307,59 @@ impl Org {
                 continue;
             }
             let text = cells.get(from).and_then(Option::as_ref).map(Cell::plain);
-            let new = match &rule.value {
-                Rewrite::Fixed(text) => Some(text.clone()),
-                Rewrite::Blank => None,
-                Rewrite::Upper => text.map(|text| text.to_uppercase()),
-                Rewrite::Lower => text.map(|text| text.to_lowercase()),
-                Rewrite::UsPhone => text.map(|text| {
-                    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-                    match digits.len() {
-                        10 => format!("({}) {}-{}", &digits[..3], &digits[3..6], &digits[6..]),
-                        _ => text,
-                    }
-                }),
-            };
+            let new = rule.value.of(text);
             if let Some(field) = own.field(to) {
                 let value = new.map_or(Value::Null, Value::String);
                 cells[to] = self.convert(field, &value).ok().flatten();
             }
         }
+    }
+
+    /// Starts the automation that writes later.
+    fn schedule(&mut self, table: usize, id: &str, old: Option<&Cells>, new: &Cells, now: i64) {
+        if self.in_automation {
+            return;
+        }
+        for (rule, scheduled) in self.settings.scheduled.iter().enumerate() {
+            let own = &self.tables[table];
+            let automation = &scheduled.automation;
+            let Some(at) = own.at(&automation.when_changed) else { continue };
+            if automation.object.eq_ignore_ascii_case(&own.kind.name) && new.get(at) != old.and_then(|old| old.get(at))
+            {
+                let wait = i64::try_from(scheduled.after_ms).unwrap_or(i64::MAX);
+                self.started.push((now.saturating_add(wait), rule, table, id.to_owned()));
+            }
+        }
+    }
+
+    /// Lets automation write what is due at `now`.
+    pub fn run_automation(&mut self, now: jiff::Timestamp) {
+        if self.started.is_empty() {
+            return;
+        }
+        let ms = now.as_millisecond();
+        let (mut due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.started).into_iter().partition(|(due, ..)| *due <= ms);
+        self.started = later;
+        due.sort();
+        self.in_automation = true;
+        for (_, rule, table, id) in due {
+            let Some(rule) = self.settings.scheduled.get(rule).map(|scheduled| scheduled.automation.clone()) else {
+                continue;
+            };
+            let own = &self.tables[table];
+            let (Some(from), Some(to)) = (own.at(&rule.when_changed), own.at(&rule.writes)) else { continue };
+            let Some(record) = own.live(&id) else { continue };
+            let new = rule.value.of(record.cell(from).map(Cell::plain));
+            if record.cell(to).map(Cell::plain) == new {
+                continue;
+            }
+            let values = Map::from_iter([(rule.writes.clone(), new.map_or(Value::Null, Value::String))]);
+            let writer = self.person(now);
+            // What a rule refuses is not written; nobody is told.
+            let _ = self.save(table, Some(&id), &values, &writer, None);
+        }
+        self.in_automation = false;
     }
 
     fn required(&self, table: usize, cells: &Cells) -> Handled<()> {

@@ -296,6 +296,20 @@ impl RateLimiter {
         Err(Error::new(ErrorKind::DailyLimit, codes::DAILY_LIMIT, why + &until))
     }
 
+    /// Share of the day's calls that the account's apps have used together, in percent; none where HubSpot has not told it, or not today.
+    pub fn daily_use_percent(&self) -> Option<f64> {
+        let daily = self.daily.borrow();
+        daily.until.filter(|until| *until > self.clock.now())?;
+        if daily.spent {
+            return Some(100.0);
+        }
+        let limit = daily.limit.filter(|limit| *limit > 0)?;
+        let used = limit.saturating_sub(daily.remaining?);
+        #[expect(clippy::cast_precision_loss, reason = "a share of a count")]
+        let share = used as f64 / limit as f64;
+        Some((share * 1_000.0).round() / 10.0)
+    }
+
     /// What was sent so far.
     pub fn counts(&self) -> CallCounts {
         *self.counts.borrow()

@@ -1,0 +1,292 @@
+//! Killed anywhere, answers lost, two at once: the end is that of one clean run.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use hubferry::{clock::Clock as _, report::Outcome};
+use hubferry_simulator::{hubspot, salesforce};
+
+use super::{BIO, Both, Config, EMAIL, FIRST, LAST, PEOPLE, PHONE, TITLE, WIDE, event, org_settings, portal_settings};
+use crate::support::report;
+
+const FIELDS: [&str; 6] = [EMAIL, FIRST, LAST, PHONE, TITLE, BIO];
+
+/// What people see of both sides: values by address, without ids.
+type Shown = (Vec<BTreeMap<String, String>>, Vec<BTreeMap<String, String>>);
+
+fn shown(both: &Both) -> Shown {
+    let pick = |names: &[&str], all: &BTreeMap<String, String>| {
+        let one = |name: &&str| Some(((*name).to_owned(), all.get(*name)?.clone()));
+        names.iter().filter_map(one).collect::<BTreeMap<_, _>>()
+    };
+    let here = ["email", "firstname", "lastname", "phone", "jobtitle", "bio"];
+    let there = ["Email", "FirstName", "LastName", "Phone", "Title", "Description"];
+    let mut hubspot: Vec<_> = both.world.portal.borrow().records("contacts").map(|one| pick(&here, &one)).collect();
+    let mut salesforce: Vec<_> =
+        both.world.org.borrow().live_records("Contact").map(|one| pick(&there, &one)).collect();
+    hubspot.sort();
+    salesforce.sort();
+    (hubspot, salesforce)
+}
+
+/// Quick doors, so that a step of a millisecond falls between any two of them.
+fn quick(more: &str) -> Both {
+    let mut portal = portal_settings();
+    portal.latency.fixed_ms = 2;
+    let mut org = org_settings();
+    org.latency_ms = 2;
+    Both::with(&Config::people(&FIELDS, &format!("deletes: propagate\n{WIDE}\n{more}")), portal, org)
+}
+
+/// Some pairs that are linked, and then work of each kind for the next run.
+async fn work() -> Both {
+    let both = quick("");
+    let mut pairs = Vec::new();
+    for at in 0..5 {
+        let email = format!("p{at}@example.com");
+        let s = both.s_create(&[("LastName", "Old"), ("Email", &email), ("Phone", "030 1"), ("Title", "Head")]);
+        pairs.push((email, s));
+    }
+    both.done(PEOPLE).await;
+    both.wait(7_200).await;
+    let s = |at: usize| pairs[at].1.clone();
+    let h = |at: usize| both.h_twin(&s(at)).unwrap();
+    both.s_edit(&s(0), &[("LastName", "FromSalesforce"), ("Title", "")]);
+    both.h_edit(&h(0), &[("phone", "030 2"), ("bio", "from HubSpot")]);
+    both.h_edit(&h(1), &[("phone", ""), ("email", "moved@example.com")]);
+    let now = both.world.clock.now();
+    assert!(both.world.org.borrow_mut().delete(now, "Contact", &s(2)));
+    assert!(both.world.portal.borrow_mut().set_archived(now, "contacts", &h(3), true));
+    both.s_create(&[("LastName", "NewS"), ("Email", "new-s@example.com")]);
+    both.s_create(&[("LastName", "NoMailS")]);
+    both.h_create(&[("lastname", "NewH"), ("email", "new-h@example.com")]);
+    both.h_create(&[("lastname", "NoMailH")]);
+    both.h_create(&[("lastname", "Met"), ("email", "met@example.com"), ("phone", "030 5")]);
+    both.s_create(&[("LastName", "Met"), ("Email", "met@example.com"), ("Description", "there")]);
+    both.wait(60).await;
+    both
+}
+
+/// After whatever happened: the next runs bring it to the end, and then there is quiet.
+async fn settle(both: &Both) {
+    both.wait(1_800).await;
+    both.world.queue.take();
+    both.world.resume().await;
+    both.done(PEOPLE).await;
+    both.done(PEOPLE).await;
+}
+
+fn assert_once(both: &Both, place: &str) {
+    // Every create of ours, by the address or name that it was for.
+    for (count, side) in [(both.h_count(), "HubSpot"), (both.s_count(), "Salesforce")] {
+        assert_eq!(count, 8, "{place}: {side} has {:#?}", shown(both));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_killed_between_any_two_steps_ends_as_a_clean_one() {
+    let clean = work().await;
+    let started = clean.world.clock.elapsed();
+    clean.run(PEOPLE).await;
+    let took = clean.world.clock.elapsed() - started;
+    settle(&clean).await;
+    let expected = shown(&clean);
+    assert_once(&clean, "clean");
+    assert!(clean.reviews().is_empty(), "{:?}", clean.reviews());
+    let steps = u32::try_from(took.as_millis()).unwrap() + 2;
+    assert!(steps > 30, "a run of {steps} ms has too few steps to be killed between");
+    for step in 0..steps {
+        let both = work().await;
+        let ended = both.sync_until_killed(PEOPLE, Duration::from_millis(step.into())).await;
+        settle(&both).await;
+        let place = format!("killed after {step} of {steps} ms ({:?})", ended.map(|report| report.outcome));
+        assert_eq!(shown(&both), expected, "{place}");
+        assert!(both.reviews().is_empty(), "{place}: {:?}", both.reviews());
+        assert_eq!(both.links().len(), 8, "{place}: {:?}", both.links());
+        if step % 16 == 0 {
+            both.assert_quiet(PEOPLE).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_killed_again_and_again_gets_to_the_end() {
+    for step in [7_u64, 23, 61, 97] {
+        let both = work().await;
+        for _ in 0..12 {
+            both.sync_until_killed(PEOPLE, Duration::from_millis(step)).await;
+            both.wait(1_800).await;
+        }
+        settle(&both).await;
+        assert_once(&both, &format!("killed every {step} ms"));
+        assert!(both.reviews().is_empty(), "{step}: {:?}", both.reviews());
+        both.assert_quiet(PEOPLE).await;
+    }
+}
+
+/// A person takes back what a run has just written and had no time to note: that is an edit, and not an old value.
+#[tokio::test(start_paused = true)]
+async fn a_revert_in_the_gap_after_a_write_is_an_edit_on_either_side() {
+    for from_salesforce in [true, false] {
+        let prepared = async || {
+            let both = quick("");
+            let (h, s) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com"), ("Phone", "030 1")]).await;
+            both.wait(7_200).await;
+            if from_salesforce {
+                both.s_edit(&s, &[("Phone", "030 2")]);
+            } else {
+                both.h_edit(&h, &[("phone", "030 2")]);
+            }
+            both.wait(60).await;
+            (both, h, s)
+        };
+        let (clean, ..) = prepared().await;
+        let started = clean.world.clock.elapsed();
+        clean.run(PEOPLE).await;
+        let steps = u32::try_from((clean.world.clock.elapsed() - started).as_millis()).unwrap();
+        let mut reverted = 0;
+        for step in 0..steps {
+            let (both, h, s) = prepared().await;
+            both.sync_until_killed(PEOPLE, Duration::from_millis(step.into())).await;
+            both.wait(5).await;
+            let written =
+                if from_salesforce { both.h(&h, "phone") } else { both.s(&s, "Phone") }.as_deref() == Some("030 2");
+            if written {
+                reverted += 1;
+                if from_salesforce {
+                    both.h_edit(&h, &[("phone", "030 1")]);
+                } else {
+                    both.s_edit(&s, &[("Phone", "030 1")]);
+                }
+            }
+            settle(&both).await;
+            let expected = Some(if written { "030 1" } else { "030 2" }.to_owned());
+            let now = (both.h(&h, "phone"), both.s(&s, "Phone"));
+            let place = format!("from Salesforce: {from_salesforce}, killed after {step} ms, reverted: {written}");
+            assert_eq!(now, (expected.clone(), expected), "{place}: {:?}", both.reviews());
+        }
+        assert!(reverted > 2, "the gap was never met");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_lost_after_the_commit_makes_nothing_twice() {
+    use hubspot::{Fault, What as H};
+    use salesforce::What as S;
+    let clean = work().await;
+    clean.mark();
+    clean.run(PEOPLE).await;
+    let (here, there) = clean.writes();
+    settle(&clean).await;
+    let expected = shown(&clean);
+    for nth in 1..=here.len() as u64 + 1 {
+        for what in [H::ResetAfter, H::TimeoutAfterCommit, H::TruncatedBody] {
+            let both = work().await;
+            let fault = Fault::nth("/batch/", nth, what.clone());
+            both.world.portal.borrow_mut().add_fault(fault);
+            both.run(PEOPLE).await;
+            settle(&both).await;
+            assert_eq!(shown(&both), expected, "HubSpot's answer {nth}: {what:?}");
+            assert!(both.reviews().is_empty(), "{nth} {what:?} {:?}", both.reviews());
+        }
+    }
+    for nth in 1..=there.len() as u64 + 1 {
+        for what in [S::ResetAfter, S::TimeoutAfterCommit, S::TruncatedBody] {
+            let both = work().await;
+            let fault = salesforce::Fault::nth("/composite/sobjects", nth, what.clone());
+            both.world.org.borrow_mut().add_fault(fault);
+            both.run(PEOPLE).await;
+            settle(&both).await;
+            assert_eq!(shown(&both), expected, "Salesforce's answer {nth}: {what:?}");
+            assert!(both.reviews().is_empty(), "{nth} {what:?} {:?}", both.reviews());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_runs_at_once_are_one_and_the_other_is_busy() {
+    let both = work().await;
+    let (one, other) =
+        futures_util::future::join(both.world.handle(event(PEOPLE)), both.world.handle(event(PEOPLE))).await;
+    let mut outcomes = vec![report(one.unwrap()).outcome, report(other.unwrap()).outcome];
+    outcomes.sort_by_key(|outcome| outcome.as_str());
+    assert_eq!(outcomes, [Outcome::Busy, Outcome::Done]);
+    settle(&both).await;
+    assert_once(&both, "two at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_only_slow_and_comes_back_writes_nothing_any_more() {
+    // The first loses its lease while a call hangs, and a second one does the work.
+    let both = work().await;
+    both.world.org.borrow_mut().add_fault(salesforce::Fault::nth(
+        "/composite/sobjects",
+        1,
+        salesforce::What::Slow(3_600_000),
+    ));
+    let first = both.world.handle(event(PEOPLE));
+    let second = async {
+        both.world.clock.sleep(Duration::from_secs(1_800)).await;
+        let mut all = both.world.resume().await;
+        all.push(report(both.world.handle(event(PEOPLE)).await.unwrap()));
+        all
+    };
+    let (first, second) = futures_util::future::join(first, second).await;
+    drop((first, second));
+    settle(&both).await;
+    assert_once(&both, "a slow process");
+    assert!(both.reviews().is_empty(), "{:?}", both.reviews());
+    both.assert_quiet(PEOPLE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_in_many_invocations_does_what_one_does() {
+    let both = work().await;
+    for at in 0..150 {
+        both.s_create(&[("LastName", "Many"), ("Email", &format!("many-s{at}@example.com"))]);
+        both.h_create(&[("lastname", "Many"), ("email", &format!("many-h{at}@example.com"))]);
+    }
+    both.world.portal.borrow_mut().configure(|settings| settings.latency.fixed_ms = 3_000);
+    both.world.org.borrow_mut().change_settings(|settings| settings.latency_ms = 3_000);
+    both.seconds.set(45);
+    let report = both.sync(PEOPLE).await;
+    assert_eq!(report.outcome, Outcome::Done, "{report:#?}");
+    assert!(report.invocations > 2, "{report:#?}");
+    assert_eq!((both.h_count(), both.s_count()), (308, 308));
+    both.seconds.set(900);
+    both.assert_quiet(PEOPLE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_the_index_shows_late_is_not_lost() {
+    let mut portal = portal_settings();
+    portal.index_lag.fixed_ms = 1_000;
+    portal.index_lag.jitter_ms = 20_000;
+    portal.index_lag.late_share = 0.3;
+    portal.index_lag.late_ms = 40 * 60 * 1_000;
+    let mut org = org_settings();
+    org.query_lag_ms = 20_000;
+    let both = Both::with(&Config::people(&FIELDS, WIDE), portal, org);
+    let mut pairs = Vec::new();
+    for at in 0..20 {
+        let s = both.s_create(&[("LastName", "Late"), ("Email", &format!("l{at}@example.com"))]);
+        both.done(PEOPLE).await;
+        pairs.push(s);
+    }
+    both.wait(4_000).await;
+    both.done(PEOPLE).await;
+    for (at, s) in pairs.iter().enumerate() {
+        let h = both.h_twin(s).unwrap();
+        both.h_edit(&h, &[("phone", &format!("030 {at}"))]);
+        both.s_edit(s, &[("FirstName", &format!("F{at}"))]);
+        both.run(PEOPLE).await;
+    }
+    both.wait(3_000).await;
+    both.done(PEOPLE).await;
+    for (at, s) in pairs.iter().enumerate() {
+        let h = both.h_twin(s).unwrap();
+        assert_eq!(both.s(s, "Phone"), Some(format!("030 {at}")), "{at}");
+        assert_eq!(both.h(&h, "firstname"), Some(format!("F{at}")), "{at}");
+    }
+    assert_eq!((both.h_count(), both.s_count()), (20, 20));
+    both.assert_quiet(PEOPLE).await;
+}
