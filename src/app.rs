@@ -178,7 +178,15 @@ impl App {
     pub fn new(env: Rc<Env>, config: Rc<Config>) -> Result<Self> {
         let runs = Rc::new(Runs::new(env.table.clone(), env.clock.clone()));
         let matcher = Matcher::new(&config.imports)?;
-        Ok(Self { env, config, matcher, runs, accounts: RefCell::default(), orgs: RefCell::default(), signals: Signals::default() })
+        Ok(Self {
+            env,
+            config,
+            matcher,
+            runs,
+            accounts: RefCell::default(),
+            orgs: RefCell::default(),
+            signals: Signals::default(),
+        })
     }
 
     /// The same, and it signals what it does.

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     fs::File,
     io::{self, BufWriter, Write},
+    path::Path,
     rc::Rc,
 };
 
@@ -79,7 +80,7 @@ pub(super) async fn run(doors: &Doors, sync: &Sync, options: &Options, watch: &R
     if options.json {
         text::json_line(&json!({ "totals": totals }))?;
     } else {
-        text::print(&sum(sync, &totals, options, text::has_colour()))?;
+        text::print(&sum(sync, &totals, options.out.as_deref(), text::has_colour()))?;
     }
     Ok(DONE)
 }
@@ -112,6 +113,11 @@ fn block(planned: &Planned) -> String {
             Side::Salesforce => &field.salesforce,
         };
         let first = format!("    {name:<NAME_COLUMNS$} ");
+        if planned.operation == Operation::Review {
+            let text = format!("{} in Salesforce, {} in HubSpot", shown(&field.old), shown(&field.new));
+            lines.extend(wrap(&first, &text, WIDTH));
+            continue;
+        }
         let values = [shown(&field.old), "->".to_owned(), shown(&field.new)];
         let line = format!("{first}{}", values.join(" "));
         if line.chars().count() <= WIDTH {
@@ -133,9 +139,9 @@ pub(crate) fn shown(value: &Canon) -> String {
     }
 }
 
-fn sum(sync: &Sync, totals: &PlanTotals, options: &Options, colour: bool) -> String {
+fn sum(sync: &Sync, totals: &PlanTotals, out: Option<&Path>, colour: bool) -> String {
     let mut page = Page::new(colour);
-    if options.out.is_none() {
+    if out.is_none() {
         page.line("");
     }
     page.heading(&format!("plan of sync {}: nothing was written", sync.name));
@@ -168,8 +174,60 @@ fn sum(sync: &Sync, totals: &PlanTotals, options: &Options, colour: bool) -> Str
     if let Some(over) = &totals.over {
         page.wrapped("  -> ", &format!("A run would stop before its first write: {over}"));
     }
-    if let Some(path) = &options.out {
+    if let Some(path) = out {
         page.wrapped("  records   ", &path.display().to_string());
     }
     page.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use hubferry::sync::plan::PlannedField;
+
+    use super::*;
+
+    fn step(side: Side, operation: Operation) -> Planned {
+        let field = |new: Option<&str>| PlannedField {
+            hubspot: "jobtitle".to_owned(),
+            salesforce: "Title".to_owned(),
+            old: Some("Head of\u{1b}[31m sales".to_owned()),
+            new: new.map(str::to_owned),
+        };
+        Planned {
+            hubspot_id: Some("17100000551".to_owned()),
+            salesforce_id: Some("003Ws000004bJKnIAM".to_owned()),
+            side,
+            operation,
+            fields: vec![field(None), field(Some(&"long ".repeat(40)))],
+            why: "changed in Salesforce".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_step_says_where_what_and_why_and_fits() {
+        let text = block(&step(Side::Hubspot, Operation::Update));
+        assert!(
+            text.starts_with("update in HubSpot 17100000551, Salesforce 003Ws000004bJKnIAM: changed in\nSalesforce"),
+            "{text}"
+        );
+        assert!(text.contains("    jobtitle             \"Head of\\u{1b}[31m sales\" -> (blank)"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        let text = block(&step(Side::Salesforce, Operation::Review));
+        assert!(text.contains("    Title ") && text.contains("(blank) in HubSpot"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn the_totals_stand_beside_the_limits() {
+        let settings = "version: 1\nhubspot: { default: { secret: a } }\nsalesforce: { default: { secret: b } }\ndata: s3://b/\nsyncs:\n  \
+                        - { name: people, hubspot_object: contacts, salesforce_object: Contact, fields: [{ hubspot: email, salesforce: Email, rule: two_way }] }\n";
+        let config = hubferry::config::load::parse(settings, "x").unwrap();
+        let mut totals = PlanTotals::default();
+        (totals.hubspot.created, totals.salesforce.created) = (600, 401);
+        totals.over = Some("[SYNC_LIMIT] the run would create 1001 records; limits.creates is 1000".to_owned());
+        let text = sum(&config.syncs[0], &totals, None, false);
+        assert!(text.contains("records created                  600         401       1,001       1,000"), "{text}");
+        assert!(text.contains("A run would stop before its first write"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+    }
 }

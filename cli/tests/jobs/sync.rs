@@ -98,7 +98,7 @@ impl Both {
     fn ada(&self) -> (String, String) {
         let contact = self.world.portal().find_by("contacts", "email", "ada@example.com").unwrap();
         let row = self.org().find_by("Contact", "Email", "ada@example.com").unwrap();
-        (contact["hs_object_id"].clone(), row["Id"].as_str().unwrap().to_owned())
+        (contact["hs_object_id"].clone(), row["Id"].clone())
     }
 }
 
