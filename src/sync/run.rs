@@ -419,8 +419,9 @@ impl Job {
     }
 
     fn hubspot_from(&self) -> Timestamp {
-        let from = self.progress.hubspot.map(|at| at.saturating_sub(HUBSPOT_OVERLAP).unwrap_or(Timestamp::UNIX_EPOCH));
-        from.unwrap_or(Timestamp::UNIX_EPOCH)
+        // A search for what was modified since 0 is answered with a 500.
+        let first = Timestamp::from_second(1).unwrap_or(Timestamp::UNIX_EPOCH);
+        self.progress.hubspot.map_or(first, |at| at.saturating_sub(HUBSPOT_OVERLAP).unwrap_or(first).max(first))
     }
 
     /// Plans the whole window without writing.
