@@ -59,7 +59,9 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
             _ => (Outcome::Failed, Some(error)),
         },
     };
-    if std::env::var_os("SYNC_DEBUG").is_some() { eprintln!("END {outcome:?} {failure:?} phase {:?}", job.progress.phase); }
+    if std::env::var_os("SYNC_DEBUG").is_some() {
+        eprintln!("END {outcome:?} {failure:?} phase {:?}", job.progress.phase);
+    }
     // What was refused is told whatever the end is: the records are not looked at again unless they change.
     let lines = patiently(env, async || Ok(())).await;
     lines?;
