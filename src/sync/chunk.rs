@@ -27,6 +27,9 @@ use crate::{
 /// How often a pair is decided, written and read back: once, again for what automations made of it or a side refused, and once more.
 pub(super) const ROUNDS_MAX: usize = 4;
 
+/// Names the records that were merged into a contact, company, …
+pub(super) const MERGED: &str = "hs_merged_object_ids";
+
 /// Items of the table that are changed at a time.
 const ITEMS_AT_ONCE: usize = 32;
 
@@ -44,6 +47,8 @@ pub(super) struct Candidate {
     pub(super) place: Option<(Timestamp, SalesforceId)>,
     /// Whatever its link says about when it was read.
     pub(super) force: bool,
+    /// Its deletion is carried over now.
+    pub(super) deletes: bool,
     /// It stands among what was put off.
     pub(super) todo: bool,
     /// It was being created on the other side, with these values.
@@ -225,6 +230,7 @@ impl Job {
             .map(|(_, link)| link.salesforce_id.clone())
             .collect();
         let gone = if missing.is_empty() { BTreeMap::new() } else { self.gone_in_salesforce(&missing).await? };
+        self.notice_merges(hubspot.values()).await?;
         let mut works = Vec::with_capacity(linked.len());
         for (candidate, mut link) in linked {
             let before = link.clone();
@@ -280,6 +286,22 @@ impl Job {
             }
         }
         Ok(works)
+    }
+
+    /// Links of records that were merged into these: nothing else shows them any more.
+    async fn notice_merges(&mut self, records: impl Iterator<Item = &HubspotRecord>) -> Result<()> {
+        let merged: Vec<String> = records
+            .filter_map(|record| record.text(MERGED))
+            .flat_map(|ids| ids.split(';').map(|id| id.trim().to_owned()))
+            .filter(|id| !id.is_empty())
+            .collect();
+        if merged.is_empty() {
+            return Ok(());
+        }
+        let links = self.links.by_hubspot(&merged).await?;
+        let open = links.into_values().filter(|link| !matches!(link.status, Status::Merged | Status::Ignored));
+        self.again.extend(open.map(|link| link.salesforce_id.to_string()));
+        Ok(())
     }
 
     pub(super) fn pair_of(
@@ -346,6 +368,7 @@ impl Job {
                         _ => self.forget(side, &candidate).await?,
                     }
                 }
+                self.notice_merges(records.iter()).await?;
                 for (record, found) in Box::pin(self.match_hubspot(records)).await? {
                     matched.push((record.id.clone(), Source::Hubspot(record), found));
                 }
@@ -370,6 +393,11 @@ impl Job {
         }
         for (id, source, found) in matched {
             let Some(candidate) = by_id.remove(&id) else { continue };
+            if matches!(found, Match::Create) && self.is_refused_duplicate(side, &id, &source).await? {
+                self.forget(side, &candidate).await?;
+                self.progress.done.rows.add(RowOutcome::Unchanged);
+                continue;
+            }
             self.identity_settled(side, &id, &found).await?;
             match found {
                 Match::Link(record, row) => {
@@ -582,8 +610,9 @@ impl Job {
         let (mut hubspot, mut salesforce) = (self.progress.done.sync.hubspot, self.progress.done.sync.salesforce);
         for work in works {
             let blanks = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-            hubspot.updated += u64::from(work.writes_hubspot());
-            salesforce.updated += u64::from(work.writes_salesforce());
+            // An id that is noted on a record changes nothing of what people see: it counts with the links.
+            hubspot.updated += u64::from(work.is_active() && !work.decision.to_hubspot.is_empty());
+            salesforce.updated += u64::from(work.is_active() && !work.decision.to_salesforce.is_empty());
             hubspot.blanked += blanks(work.decision.to_hubspot.iter().filter(|change| change.blanks()).count());
             salesforce.blanked += blanks(work.decision.to_salesforce.iter().filter(|change| change.blanks()).count());
         }
@@ -606,6 +635,13 @@ impl Job {
 
     fn plan_works(&mut self, works: &[Work], creations: &[Creation]) {
         let mapping = self.mapping.clone();
+        let missing: Vec<Vec<String>> = creations
+            .iter()
+            .map(|creation| match &creation.source {
+                Source::Hubspot(record) => self.draft_for_salesforce(record).missing,
+                Source::Salesforce(_) => Vec::new(),
+            })
+            .collect();
         let Some(planner) = &mut self.planner else { return };
         for work in works {
             planner.totals.links += u64::from(work.is_new);
@@ -636,7 +672,7 @@ impl Job {
                 };
                 let blanked = changes.iter().filter(|(_, old, new, _)| new.is_none() && old.is_some()).count();
                 let writes = planner.writes(side);
-                writes.updated += 1;
+                writes.updated += u64::from(!changes.is_empty());
                 writes.blanked += u64::try_from(blanked).unwrap_or_default();
                 if planner.tells() {
                     let why = changes.first().map_or("its link is noted on the record", |(.., why)| *why);
@@ -677,9 +713,22 @@ impl Job {
                 }
             }
         }
-        for creation in creations {
+        for (creation, missing) in creations.iter().zip(missing) {
+            if !missing.is_empty() {
+                planner.totals.refused += 1;
+                if let Source::Hubspot(record) = &creation.source {
+                    planner.tell(&Planned {
+                        hubspot_id: Some(record.id.clone()),
+                        salesforce_id: None,
+                        side: Side::Salesforce,
+                        operation: Operation::Refused,
+                        fields: Vec::new(),
+                        why: format!("Salesforce wants {} and HubSpot has no value for it", missing.join(", ")),
+                    });
+                }
+                continue;
+            }
             planner.writes(creation.on).created += 1;
-            planner.writes(creation.on.other()).updated += 1;
             planner.totals.links += 1;
             if planner.tells() {
                 let (sighted, hubspot_id, salesforce_id) = match &creation.source {
@@ -744,6 +793,8 @@ impl Job {
             }
             if work.deferred {
                 self.put_off(Side::Hubspot, &work.link.hubspot_id).await?;
+            } else {
+                self.settle_pair(work).await?;
             }
             if work.is_active() {
                 reviews.extend(self.field_reviews(work));
@@ -753,6 +804,33 @@ impl Job {
             self.open_review(review).await?;
         }
         self.tell();
+        Ok(())
+    }
+
+    /// What was in doubt, or refused, and is not any more.
+    async fn settle_pair(&mut self, work: &Work) -> Result<()> {
+        let ids =
+            [(Side::Hubspot, work.link.hubspot_id.as_str()), (Side::Salesforce, work.link.salesforce_id.as_str())];
+        for (side, id) in ids {
+            for kind in [ReviewKind::Duplicate, ReviewKind::Identity] {
+                let review = self.review_of(side, id, kind, String::new()).id;
+                self.close_review(&review).await?;
+            }
+        }
+        let is_fine = !work.rejected
+            && work.link.refused.is_none()
+            && work.link.fields.values().all(|state| state.refused.is_none());
+        let hubspot = Some(work.link.hubspot_id.clone());
+        let salesforce = Some(work.link.salesforce_id.clone());
+        let of_pair = |key: &(Option<String>, Option<SalesforceId>, Option<String>)| {
+            key.0.is_some() && key.0 == hubspot || key.1.is_some() && key.1 == salesforce
+        };
+        let was_refused = self.refused_ids.contains(&work.link.hubspot_id)
+            || self.refused_ids.contains(work.link.salesforce_id.as_str());
+        if is_fine && was_refused {
+            self.refusals.remove(hubspot.as_deref(), salesforce.as_ref()).await?;
+            self.refused_before.retain(|key, _| !of_pair(key));
+        }
         Ok(())
     }
 

@@ -59,9 +59,6 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
             _ => (Outcome::Failed, Some(error)),
         },
     };
-    if std::env::var_os("SYNC_DEBUG").is_some() {
-        eprintln!("END {outcome:?} {failure:?} phase {:?}", job.progress.phase);
-    }
     // What was refused is told whatever the end is: the records are not looked at again unless they change.
     let lines = patiently(env, async || Ok(())).await;
     lines?;
@@ -119,7 +116,14 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
 /// What the next run begins with: the new position if the window is complete, the old one otherwise.
 fn carry_of(job: &Job, complete: bool) -> Progress {
     let now = &job.progress;
-    let mut carry = Progress { done: Done::default(), bulk: None, window: None, ..now.clone() };
+    let mut carry = Progress {
+        done: Done::default(),
+        bulk: None,
+        window: None,
+        counting: None,
+        deletes: Vec::new(),
+        ..now.clone()
+    };
     carry.phase = super::progress::Phase::Open;
     carry.only_reviews = false;
     if !complete {

@@ -66,7 +66,7 @@ impl Job {
             Some(Choice::Keep | Choice::Value(_)) => {
                 if self.planner.is_none() {
                     link.status = Status::Ignored;
-                    self.keep(link, &before).await?;
+                    self.keep(&mut link, &before).await?;
                     self.close_review(&id).await?;
                 }
                 return Ok(RowOutcome::Unchanged);
@@ -80,7 +80,14 @@ impl Job {
         }
         let edited = self.was_edited(&link, record.as_ref(), row.as_ref());
         match self.sync.deletes {
-            SyncDeletes::Propagate if !edited => return self.delete_other(link, deleted_in, candidate).await,
+            SyncDeletes::Propagate if !edited && (candidate.deletes || self.planner.is_some()) => {
+                return self.delete_other(link, deleted_in, candidate).await;
+            }
+            SyncDeletes::Propagate if !edited => {
+                self.delete_later(&link)?;
+                self.forget_both(&link, candidate).await?;
+                return Ok(RowOutcome::Unchanged);
+            }
             SyncDeletes::Ignore => {}
             SyncDeletes::Review | SyncDeletes::Propagate => {
                 let why = match edited {
@@ -100,10 +107,29 @@ impl Job {
         }
         if self.planner.is_none() {
             link.status = gone;
-            self.keep(link.clone(), &before).await?;
+            self.keep(&mut link, &before).await?;
             self.forget_both(&link, candidate).await?;
         }
         Ok(RowOutcome::Unchanged)
+    }
+
+    /// Notes a deletion for when all are known. `SYNC_DELETES` if they are too many: then none is carried over.
+    fn delete_later(&mut self, link: &Link) -> Result<()> {
+        let deletes = &mut self.progress.deletes;
+        if !deletes.contains(&link.hubspot_id) {
+            deletes.push(link.hubspot_id.clone());
+        }
+        let done = &self.progress.done.sync;
+        let all = u64::try_from(deletes.len()).unwrap_or(u64::MAX) + done.hubspot.deleted + done.salesforce.deleted;
+        if all <= self.sync.limits.deletes {
+            return Ok(());
+        }
+        let message = format!(
+            "the run would delete more than {} records; limits.deletes is {}; nothing was deleted",
+            all - 1,
+            self.sync.limits.deletes
+        );
+        Err(Error::invalid(codes::SYNC_DELETES, message))
     }
 
     /// Whether the record that is left was changed since the two were in step.
@@ -144,7 +170,7 @@ impl Job {
         }
         let before = link.clone();
         link.intent = Some(Intent { deletes: Some(on), ..Intent::default() });
-        if !self.keep(link.clone(), &before).await? {
+        if !self.keep(&mut link, &before).await? {
             self.put_off(Side::Hubspot, &link.hubspot_id).await?;
             return Ok(RowOutcome::Deferred);
         }
@@ -195,11 +221,11 @@ impl Job {
     }
 
     /// Stores one link; whether nobody else has.
-    async fn keep(&self, link: Link, before: &Link) -> Result<bool> {
-        if link == *before {
+    async fn keep(&self, link: &mut Link, before: &Link) -> Result<bool> {
+        if link == before {
             return Ok(true);
         }
-        Ok(self.links.store(&mut [link]).await?.into_iter().all(|stored| stored))
+        Ok(self.links.store(std::slice::from_mut(link)).await?.into_iter().all(|stored| stored))
     }
 
     async fn drop_link(&mut self, link: &Link, candidate: &Candidate) -> Result<()> {
@@ -310,7 +336,7 @@ impl Job {
             // Left as it is, for good.
             link.status = Status::Ignored;
             let id = review.id.clone();
-            if !self.keep(link.clone(), &before).await? {
+            if !self.keep(link, &before).await? {
                 return Err(Error::new(
                     ErrorKind::Unavailable { retry_after: None },
                     codes::STATE_UNAVAILABLE,
@@ -322,7 +348,7 @@ impl Job {
         self.open_review(review).await?;
         if self.planner.is_none() && link.status != Status::Merged {
             link.status = Status::Merged;
-            self.keep(link.clone(), &before).await?;
+            self.keep(link, &before).await?;
         }
         Ok(())
     }

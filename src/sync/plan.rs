@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, rc::Rc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::model::{Canon, Side, hash_of};
 use crate::{
@@ -62,7 +62,7 @@ pub struct PlannedField {
 }
 
 /// What a whole plan comes to.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanTotals {
     /// In HubSpot.
     pub hubspot: SyncWrites,
@@ -103,6 +103,17 @@ impl Planner {
     /// Tells each step.
     pub(super) fn telling(sink: Sink) -> Self {
         Self { sink: Some(sink), ..Self::silent() }
+    }
+
+    /// Goes on with what an earlier invocation has counted.
+    pub(super) fn resumed(totals: PlanTotals, seen: &[u8]) -> Self {
+        let hashes = seen.chunks_exact(8).filter_map(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
+        Self { sink: None, seen: hashes.collect(), totals }
+    }
+
+    /// Who was counted, for [`Planner::resumed`].
+    pub(super) fn seen(&self) -> Vec<u8> {
+        self.seen.iter().flat_map(|hash| hash.to_le_bytes()).collect()
     }
 
     /// Whether the record comes for the first time: what was planned is not in the table, so the other side's feed shows it again.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::bulk::Pending;
+use super::{bulk::Pending, plan::PlanTotals};
 use crate::{
     capture::scan::ScanState,
     report::{Calls, Counts, SyncPosition, SyncReport},
@@ -34,6 +34,8 @@ pub enum Phase {
     },
     /// What is in HubSpot's recycle bin.
     Bin(ScanState),
+    /// Deletions are carried over.
+    Deletes,
     /// The window is complete.
     Complete,
 }
@@ -48,6 +50,15 @@ pub struct Window {
     /// So much has changed that chunks are large, and Salesforce is written by Bulk jobs.
     #[serde(default)]
     pub is_large: bool,
+}
+
+/// How far a count has come that an invocation's time was too short for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Counting {
+    /// What is being counted.
+    pub phase: Box<Phase>,
+    /// What was counted.
+    pub totals: PlanTotals,
 }
 
 /// Everything a continued run must know. Between runs it is kept, without [`Done`], beside the position.
@@ -74,6 +85,12 @@ pub struct Progress {
     pub bin_due: Option<Timestamp>,
     /// A run that only carries out what people have decided.
     pub only_reviews: bool,
+    /// HubSpot's records of pairs whose deletion is to be carried over, at most as many as the limit allows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deletes: Vec<String>,
+    /// A count that goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counting: Option<Counting>,
     /// Bulk jobs under way, with what waits for them.
     pub bulk: Option<Pending>,
     /// What the run has done and spent.

@@ -15,7 +15,7 @@ use super::{
     links::Links,
     model::{Choice, Review, ReviewKind, Side, Todo, TodoWhy},
     plan::Planner,
-    progress::{Phase, Progress, Update, Window},
+    progress::{Counting, Phase, Progress, Update, Window},
     reviews::Reviews,
     todo::{Refusals, Todos},
 };
@@ -24,7 +24,7 @@ use crate::{
     capture::scan::{Scan, ScanState},
     clock::Deadline,
     codes,
-    config::{Config, Sync, SyncDeletes},
+    config::{Config, Sync},
     error::{Error, ErrorKind, Result},
     http::retry::ATTEMPT_RESERVE,
     hubspot::{
@@ -34,6 +34,7 @@ use crate::{
         resources::{CrmResource, Resource},
     },
     import::{Spent, calls_of, held, is_passing},
+    objects::Location,
     report::{Calls, SyncReport},
     salesforce::{
         changes::{Feed, Sweep},
@@ -52,13 +53,16 @@ pub(super) const CHUNK: usize = 1_000;
 pub(super) const CHUNK_LARGE: usize = 5_000;
 
 /// From so many changed records on, chunks are large.
-const LARGE_FROM: u64 = 10_000;
+const LARGE_FROM: u64 = super::bulk::BULK_FROM as u64;
 
 /// How far HubSpot's index may trail: a run begins so much before the start of the last one. What was looked at since is skipped by its link.
 const HUBSPOT_OVERLAP: SignedDuration = SignedDuration::from_hours(1);
 
 /// Reviews that one run looks at again.
 pub(super) const REVIEWS_MAX: usize = 5_000;
+
+/// Deletions between two checkpoints.
+const DELETES_AT_ONCE: usize = 100;
 
 /// Refusals that are remembered: of more, the same value is sent once more when the record changes.
 const REFUSALS_MAX: usize = 20_000;
@@ -115,6 +119,10 @@ pub(super) struct Job {
     pub(super) refused_lines: Vec<u8>,
     /// What was refused before, by its ids and field, with the hash of its inputs.
     pub(super) refused_before: BTreeMap<(Option<String>, Option<SalesforceId>, Option<String>), u64>,
+    /// Records of which anything was refused before.
+    pub(super) refused_ids: BTreeSet<String>,
+    /// Salesforce's records of links whose HubSpot record was merged into one that this run has seen.
+    pub(super) again: BTreeSet<String>,
     /// Reviews of values that another record had and has no more.
     pub(super) freed: BTreeSet<String>,
     pub(super) config: Rc<Config>,
@@ -193,6 +201,8 @@ impl Job {
             planner: None,
             refused_lines: Vec::new(),
             refused_before: BTreeMap::new(),
+            refused_ids: BTreeSet::new(),
+            again: BTreeSet::new(),
             freed: BTreeSet::new(),
             config: app.config().clone(),
         })
@@ -243,6 +253,7 @@ impl Job {
                 Phase::Salesforce(sweep) => self.salesforce_phase(sweep).await?,
                 Phase::Hubspot { after } => self.hubspot_phase(after).await?,
                 Phase::Bin(scan) => self.bin_phase(scan).await?,
+                Phase::Deletes => self.delete_phase().await?,
                 Phase::Complete => {
                     self.complete();
                     return Ok(End::Complete);
@@ -351,6 +362,10 @@ impl Job {
         let open = self.reviews.list(REVIEWS_MAX).await?;
         self.open = open.into_iter().map(|review| (review.id.clone(), review)).collect();
         let refused = self.refusals.list(REFUSALS_MAX).await?;
+        let ids = refused
+            .iter()
+            .flat_map(|one| [one.hubspot_id.clone(), one.salesforce_id.as_ref().map(ToString::to_string)]);
+        self.refused_ids = ids.flatten().collect();
         self.refused_before =
             refused.into_iter().map(|one| ((one.hubspot_id, one.salesforce_id, one.field), one.inputs)).collect();
         Ok(())
@@ -362,10 +377,9 @@ impl Job {
             self.note("the fields of the sync were changed: all records are looked at again".to_owned());
             (self.progress.salesforce, self.progress.hubspot) = (None, None);
         }
-        // Asks both what time it is.
+        // HubSpot has been asked for its properties: what time it is there is known.
         let calls_until = self.calls_until();
         self.org.check_version(calls_until).await?;
-        self.account.list_records(&self.resource.object, &Wanted::ids(false), None, calls_until).await?;
         self.progress.window = Some(Window {
             salesforce_until: self.org.server_time(),
             hubspot_began: self.account.server_time(),
@@ -375,12 +389,11 @@ impl Job {
         if !self.progress.only_reviews {
             let changed = self.changed_records().await?;
             if let Some(window) = &mut self.progress.window {
-                window.is_large = changed.records > LARGE_FROM;
+                window.is_large = changed > LARGE_FROM;
             }
             let limits = &self.sync.limits;
             let least = limits.creates.min(limits.updates).min(limits.blanks);
-            let deletes = self.sync.deletes == SyncDeletes::Propagate && changed.deleted > limits.deletes;
-            if changed.records > least || deletes {
+            if changed > least {
                 self.progress.phase = Phase::Counting;
             }
         }
@@ -388,25 +401,16 @@ impl Job {
     }
 
     /// About how many records have changed: what a run will have to do at most.
-    async fn changed_records(&self) -> Result<Changed> {
+    async fn changed_records(&self) -> Result<u64> {
         let calls_until = self.calls_until();
-        let sweep = self.first_sweep();
-        let count = async |deleted: Option<bool>| -> Result<u64> {
-            let mut select = Select::from(&self.mapping.salesforce_object)?.fields(["Id"])?;
-            if let Some(since) = sweep.since {
-                let moment = Literal::DateTime(since);
-                select = select.and(Condition::is("SystemModstamp", Comparison::AtLeast, moment)?);
-            }
-            if let Some(deleted) = deleted {
-                select = select.and(Condition::is("IsDeleted", Comparison::Equal, Literal::Bool(deleted))?);
-            }
-            let page = self.org.query(&select, true, calls_until).await?;
-            Ok(page.total)
-        };
-        let all = count(None).await?;
-        let deleted = if self.sync.deletes == SyncDeletes::Propagate { count(Some(true)).await? } else { 0 };
+        let mut select = Select::from(&self.mapping.salesforce_object)?.fields(["Id"])?;
+        if let Some(since) = self.first_sweep().since {
+            let moment = Literal::DateTime(since);
+            select = select.and(Condition::is("SystemModstamp", Comparison::AtLeast, moment)?);
+        }
+        let salesforce = self.org.query(&select, true, calls_until).await?.total;
         let page = self.account.changed(&self.resource, self.hubspot_from(), None, None, calls_until).await?;
-        Ok(Changed { records: all.saturating_add(page.total), deleted })
+        Ok(salesforce.saturating_add(page.total))
     }
 
     fn chunk_size(&self) -> usize {
@@ -424,28 +428,46 @@ impl Job {
         self.progress.hubspot.map_or(first, |at| at.saturating_sub(HUBSPOT_OVERLAP).unwrap_or(first).max(first))
     }
 
-    /// Plans the whole window without writing.
+    /// Plans the whole window without writing, over as many invocations as it takes.
     async fn count(&mut self) -> Result<bool> {
+        let mut planner = Planner::silent();
+        let mut phase = Phase::Reviews;
+        if let Some(counting) = self.progress.counting.take() {
+            let at = self.counting_place()?;
+            // Without the list of who was counted it begins anew.
+            if let Some((seen, _)) = self.env.objects.get(&at).await? {
+                (planner, phase) = (Planner::resumed(counting.totals, &seen), *counting.phase);
+            }
+        }
         let real = self.progress.clone();
-        self.planner = Some(Planner::silent());
-        self.progress.phase = Phase::Reviews;
+        self.planner = Some(planner);
+        self.progress.phase = phase;
         let planned = self.plan_all().await;
-        let planner = self.planner.take();
-        let costs = self.progress.done.notes.clone();
-        self.progress = real;
-        self.progress.done.notes = costs;
+        let planner = self.planner.take().unwrap_or_else(Planner::silent);
+        let notes = std::mem::take(&mut self.progress.done.notes);
+        let phase = std::mem::replace(&mut self.progress, real).phase;
+        self.progress.done.notes = notes;
         if !planned? {
-            self.note("the time of one invocation was too short to plan the whole run; it is planned again".to_owned());
+            let at = self.counting_place()?;
+            self.env.objects.put(&at, planner.seen().into(), "application/octet-stream").await?;
+            self.progress.counting = Some(Counting { phase: Box::new(phase), totals: planner.totals });
+            self.save().await?;
             return Ok(false);
         }
-        if let Some(planner) = planner
-            && let Some((code, message)) = planner.over(&self.sync.limits)
-        {
+        if let Some((code, message)) = planner.over(&self.sync.limits) {
             return Err(Error::invalid(code, format!("{message}; nothing was written")));
         }
+        self.env.objects.delete(&self.counting_place()?).await?;
         self.progress.phase = Phase::Reviews;
         self.save().await?;
         Ok(true)
+    }
+
+    /// Who was counted, while a count goes on.
+    fn counting_place(&self) -> Result<Location> {
+        let mut location = super::data_of(&self.config)?;
+        location.key.push_str(&format!("state/sync/{}/{}/counted", self.sync.name, self.run_id));
+        Ok(location)
     }
 
     /// All phases with the planner. `false`: the time was up.
@@ -461,6 +483,7 @@ impl Job {
                 Phase::Salesforce(sweep) => self.salesforce_phase(sweep).await?,
                 Phase::Hubspot { after } => self.hubspot_phase(after).await?,
                 Phase::Bin(scan) => self.bin_phase(scan).await?,
+                Phase::Deletes => return Ok(true),
             };
             if !finished {
                 return Ok(false);
@@ -632,9 +655,14 @@ impl Job {
                 break;
             }
         }
+        let again: Vec<String> = std::mem::take(&mut self.again).into_iter().collect();
+        for lot in again.chunks(CHUNK) {
+            let candidates = lot.iter().map(|id| Candidate { force: true, ..Candidate::new(id.clone()) });
+            self.chunk(Side::Salesforce, candidates.collect()).await?;
+        }
         let now = self.env.clock.now();
         let is_due = self.progress.bin_due.is_none_or(|due| due <= now);
-        self.progress.phase = if is_due { Phase::Bin(ScanState::default()) } else { Phase::Complete };
+        self.progress.phase = if is_due { Phase::Bin(ScanState::default()) } else { Phase::Deletes };
         self.save().await?;
         Ok(true)
     }
@@ -680,8 +708,25 @@ impl Job {
         // A short one is listed each time.
         let is_long = gap > Duration::from_secs(60);
         self.progress.bin_due = is_long.then(|| self.env.clock.now().saturating_add(gap).unwrap_or(Timestamp::MAX));
-        self.progress.phase = Phase::Complete;
+        self.progress.phase = Phase::Deletes;
         self.save().await?;
+        Ok(true)
+    }
+
+    /// Deletions are carried over when all of them are known: so many at once are more likely a mistake than meant.
+    async fn delete_phase(&mut self) -> Result<bool> {
+        while !self.progress.deletes.is_empty() {
+            if self.must_stop() {
+                return Ok(false);
+            }
+            let lot: Vec<String> = self.progress.deletes.iter().take(DELETES_AT_ONCE).cloned().collect();
+            let candidates =
+                lot.iter().map(|id| Candidate { force: true, deletes: true, ..Candidate::new(id.clone()) });
+            self.chunk(Side::Hubspot, candidates.collect()).await?;
+            self.progress.deletes.retain(|id| !lot.contains(id));
+            self.save().await?;
+        }
+        self.progress.phase = Phase::Complete;
         Ok(true)
     }
 
@@ -790,11 +835,6 @@ impl Job {
     }
 }
 
-struct Changed {
-    records: u64,
-    deleted: u64,
-}
-
 /// The run stopped by itself, for a person to look.
 fn is_brake(error: &Error) -> bool {
     [codes::SYNC_LIMIT, codes::SYNC_DELETES].contains(&error.code())
@@ -842,6 +882,9 @@ pub(super) async fn schemas(
     let salesforce = org.describe(&sync.salesforce_object, deadline);
     let hubspot = account.schema(&object, SchemaParts::default(), deadline);
     let (salesforce, hubspot) = futures_util::future::try_join(salesforce, hubspot).await?;
+    let parts = fields::schema_parts(sync, &hubspot);
+    let hubspot =
+        if parts == SchemaParts::default() { hubspot } else { account.schema(&object, parts, deadline).await? };
     Ok((links, hubspot, salesforce))
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
 use super::{
     chunk::{Creation, ROUNDS_MAX, Source, Work, adopt_sent, blank_link},
     decide::{self, Sighted},
-    identity::hubspot_id_of,
+    identity::{CALLS_AT_ONCE, hubspot_id_of},
     model::{Canon, FieldState, Refused, ReviewKind, Side, Status, Todo, TodoWhy, hash_of},
     records::{HubspotRecord, last_modified, sight_hubspot, sight_salesforce},
     run::Job,
@@ -17,10 +18,10 @@ use crate::{
     error::Result,
     hubspot::{
         associations::{AssociationType, PairVerdict},
-        batch::{Write as HubspotWrite, WriteKind},
+        batch::{BATCH_INPUTS_MAX, Write as HubspotWrite, WriteKind},
         verdict::Verdict as HubspotVerdict,
     },
-    record::{Input, ObjectType, Reason},
+    record::{Input, ObjectType, PropertyName, Reason},
     report::RowOutcome,
     salesforce::{
         model::{Row, SalesforceId, Values},
@@ -30,6 +31,18 @@ use crate::{
 
 /// A pair's cross-id stands for a place of its own among the fields that are written.
 const STAMP: usize = usize::MAX;
+
+/// A new record before it is sent.
+pub(super) struct Draft<V> {
+    values: V,
+    /// Canonical values as they will be held, by field key.
+    sent: BTreeMap<String, Canon>,
+    inputs: u64,
+    /// Values that cannot be written; the record goes without them.
+    faults: Vec<Refused>,
+    /// What Salesforce wants and is not there.
+    pub(super) missing: Vec<String>,
+}
 
 /// What a record is created with.
 struct Made {
@@ -90,13 +103,10 @@ impl Job {
         self.decide_all(new, true).await
     }
 
-    /// The values of a new record in Salesforce. `None`: it cannot be created so, which was told.
-    pub(super) async fn values_for_salesforce(
-        &mut self,
-        record: &HubspotRecord,
-    ) -> Result<Option<(Values, BTreeMap<String, Canon>, u64)>> {
-        let mapping = self.mapping.clone();
-        let sighted = sight_hubspot(&mapping, record);
+    /// The values of a new record in Salesforce.
+    pub(super) fn draft_for_salesforce(&self, record: &HubspotRecord) -> Draft<Values> {
+        let mapping = &self.mapping;
+        let sighted = sight_hubspot(mapping, record);
         let (mut values, mut sent) = (Values::new(), BTreeMap::new());
         let mut faults: Vec<Refused> = Vec::new();
         let mut missing: Vec<String> = mapping.required.clone();
@@ -112,8 +122,8 @@ impl Job {
                 Err(_) if seen.canon.is_none() && pair.required_in_salesforce => missing.push(pair.salesforce.clone()),
                 Err(_) if seen.canon.is_none() => {}
                 Err(fault) => {
-                    let mut refused =
-                        self.refused((Some(record.id.clone()), None), Side::Salesforce, hash_of([seen.raw.as_str()]));
+                    let inputs = hash_of([seen.raw.as_str()]);
+                    let mut refused = self.refused((Some(record.id.clone()), None), Side::Salesforce, inputs);
                     refused.field = Some(pair.salesforce.clone());
                     (refused.code, refused.reason, refused.hint) = (fault.code.to_string(), fault.reason, fault.hint);
                     if pair.required_in_salesforce {
@@ -123,11 +133,91 @@ impl Job {
                 }
             }
         }
+        let parts = values.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        let inputs = hash_of(parts.iter().map(String::as_str));
+        values.insert(mapping.salesforce_link.clone(), Value::String(record.id.clone()));
+        Draft { values, sent, inputs, faults, missing }
+    }
+
+    /// The properties of a new record in HubSpot.
+    fn draft_for_hubspot(&self, row: &Row, id: &SalesforceId) -> Draft<Vec<(PropertyName, String)>> {
+        let mapping = &self.mapping;
+        let sighted = sight_salesforce(mapping, row);
+        let (mut values, mut sent) = (vec![(mapping.hubspot_link.as_str().into(), id.to_string())], BTreeMap::new());
+        let mut faults = Vec::new();
+        for pair in mapping.pairs.iter().filter(|pair| pair.writable_in_hubspot) {
+            let Some(seen) = sighted.fields.get(&pair.key).filter(|seen| seen.canon.is_some()) else { continue };
+            match pair.to_hubspot(seen) {
+                Ok((value, canon)) => {
+                    values.push((pair.hubspot.clone(), value));
+                    sent.insert(pair.key.clone(), canon);
+                }
+                Err(fault) => {
+                    let inputs = hash_of([seen.raw.as_str()]);
+                    let mut refused = self.refused((None, Some(id.clone())), Side::Hubspot, inputs);
+                    refused.field = Some(pair.hubspot.to_string());
+                    (refused.code, refused.reason, refused.hint) = (fault.code.to_string(), fault.reason, fault.hint);
+                    faults.push(refused);
+                }
+            }
+        }
+        let inputs = hash_of(values.iter().flat_map(|(name, value)| [&**name, value.as_str()]));
+        Draft { values, sent, inputs, faults, missing: Vec::new() }
+    }
+
+    /// Whether the other side took this record for one that it has, and would again: nothing of it has changed, and those are still there.
+    pub(super) async fn is_refused_duplicate(&self, side: Side, id: &str, source: &Source) -> Result<bool> {
+        let review = self.review_of(side, id, ReviewKind::Duplicate, String::new()).id;
+        let Some(review) = self.open.get(&review).filter(|review| review.candidates_of == Some(side.other())) else {
+            return Ok(false);
+        };
+        let (key, inputs) = match source {
+            Source::Hubspot(record) => {
+                ((Some(record.id.clone()), None, None), self.draft_for_salesforce(record).inputs)
+            }
+            Source::Salesforce(row) => {
+                let Some(id) = row.id() else { return Ok(false) };
+                let inputs = self.draft_for_hubspot(row, &id).inputs;
+                ((None, Some(id), None), inputs)
+            }
+        };
+        if self.refused_before.get(&key) != Some(&inputs) {
+            return Ok(false);
+        }
+        let there = match side {
+            Side::Hubspot => {
+                let ids = review.candidates.iter().filter_map(|id| SalesforceId::parse(id).ok()).collect();
+                self.read_salesforce(ids).await?.len()
+            }
+            Side::Salesforce => self.read_hubspot(review.candidates.iter().cloned().collect()).await?.len(),
+        };
+        Ok(there >= review.candidates.len())
+    }
+
+    /// Remembers what the other side took for a record that it has, without telling it as a refusal: it is a review.
+    async fn remember_duplicate(&mut self, side: Side, id: &str, inputs: u64) -> Result<()> {
+        let ids = match side {
+            Side::Hubspot => (Some(id.to_owned()), None),
+            Side::Salesforce => (None, SalesforceId::parse(id).ok()),
+        };
+        let mut refused = self.refused(ids.clone(), side.other(), inputs);
+        refused.code = "DUPLICATES_DETECTED".to_owned();
+        "it is taken for a record that is there already".clone_into(&mut refused.reason);
+        "Look at its review.".clone_into(&mut refused.hint);
+        self.refusals.put(&refused).await?;
+        self.refused_before.insert((ids.0, ids.1, None), inputs);
+        Ok(())
+    }
+
+    /// The values of a new record in Salesforce. `None`: it cannot be created so, which was told.
+    pub(super) async fn values_for_salesforce(
+        &mut self,
+        record: &HubspotRecord,
+    ) -> Result<Option<(Values, BTreeMap<String, Canon>, u64)>> {
+        let Draft { values, sent, inputs, faults, missing } = self.draft_for_salesforce(record);
         for refused in faults {
             self.refuse(refused).await?;
         }
-        let parts = values.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
-        let inputs = hash_of(parts.iter().map(String::as_str));
         if !missing.is_empty() {
             let mut refused = self.refused((Some(record.id.clone()), None), Side::Salesforce, inputs);
             let code = codes::REQUIRED_FIELD_MISSING;
@@ -136,12 +226,13 @@ impl Job {
             self.refuse(refused).await?;
             return Ok(None);
         }
-        let was_refused = self.refused_before.get(&(Some(record.id.clone()), None, None)) == Some(&inputs);
-        if was_refused {
-            return Ok(None);
-        }
-        values.insert(mapping.salesforce_link.clone(), Value::String(record.id.clone()));
-        Ok(Some((values, sent, inputs)))
+        let was_refused = self.refused_before.get(&(Some(record.id.clone()), None, None)) == Some(&inputs)
+            && !self.was_duplicate(Side::Hubspot, &record.id);
+        Ok((!was_refused).then_some((values, sent, inputs)))
+    }
+
+    fn was_duplicate(&self, side: Side, id: &str) -> bool {
+        self.open.contains_key(&self.review_of(side, id, ReviewKind::Duplicate, String::new()).id)
     }
 
     async fn create_in_salesforce(&mut self, creations: Vec<Creation>, works: &mut Vec<Work>) -> Result<()> {
@@ -215,28 +306,16 @@ impl Job {
             }) else {
                 continue;
             };
+            let Ok(salesforce_id) = SalesforceId::parse(&id) else { continue };
             let sighted = sight_salesforce(&mapping, &row);
-            let (mut properties, mut sent) =
-                (vec![(mapping.hubspot_link.as_str().into(), id.clone())], BTreeMap::new());
-            for pair in mapping.pairs.iter().filter(|pair| pair.writable_in_hubspot) {
-                let Some(seen) = sighted.fields.get(&pair.key).filter(|seen| seen.canon.is_some()) else { continue };
-                match pair.to_hubspot(seen) {
-                    Ok((value, canon)) => {
-                        properties.push((pair.hubspot.clone(), value));
-                        sent.insert(pair.key.clone(), canon);
-                    }
-                    Err(fault) => {
-                        let ids = (None, SalesforceId::parse(&id).ok());
-                        let mut refused = self.refused(ids, Side::Hubspot, hash_of([seen.raw.as_str()]));
-                        refused.field = Some(pair.hubspot.to_string());
-                        (refused.code, refused.reason, refused.hint) =
-                            (fault.code.to_string(), fault.reason, fault.hint);
-                        self.refuse(refused).await?;
-                    }
-                }
+            let Draft { values: properties, sent, inputs: hash, faults, .. } =
+                self.draft_for_hubspot(&row, &salesforce_id);
+            for refused in faults {
+                self.refuse(refused).await?;
             }
-            let hash = hash_of(properties.iter().flat_map(|(name, value)| [&**name, value.as_str()]));
-            if self.refused_before.get(&(None, SalesforceId::parse(&id).ok(), None)) == Some(&hash) {
+            if self.refused_before.get(&(None, Some(salesforce_id), None)) == Some(&hash)
+                && !self.was_duplicate(Side::Salesforce, &id)
+            {
                 self.forget(Side::Salesforce, &creation.candidate).await?;
                 self.progress.done.rows.add(RowOutcome::Unchanged);
                 continue;
@@ -254,8 +333,7 @@ impl Job {
             object: &self.resource.object,
             id_property: Some(&mapping.hubspot_link),
         };
-        let mut verdicts = vec![None; inputs.len()];
-        self.account.write(write, &inputs, &mut verdicts, None, self.calls_until()).await?;
+        let verdicts = self.write_lots(write, &inputs).await?;
         let mut written = Vec::new();
         for (one, verdict) in made.into_iter().zip(verdicts) {
             match verdict {
@@ -266,6 +344,7 @@ impl Job {
                     review.candidates = existing_id(&reason).into_iter().collect();
                     review.candidates_of = Some(Side::Hubspot);
                     self.open_review(review).await?;
+                    self.remember_duplicate(Side::Salesforce, &one.id, one.inputs).await?;
                     self.created_done(Side::Salesforce, &one.id).await?;
                     self.progress.done.rows.add(RowOutcome::Unchanged);
                 }
@@ -301,7 +380,6 @@ impl Job {
     }
 
     pub(super) async fn put_todos(&self, todos: Vec<Todo>) -> Result<()> {
-        use futures_util::{StreamExt, TryStreamExt, stream};
         let store = self.todos.clone();
         stream::iter(todos)
             .map(|todo| {
@@ -392,6 +470,7 @@ impl Job {
         review.candidates = ids.iter().map(ToString::to_string).collect();
         review.candidates_of = Some(Side::Salesforce);
         self.open_review(review).await?;
+        self.remember_duplicate(Side::Hubspot, &one.id, one.inputs).await?;
         self.created_done(Side::Hubspot, &one.id).await?;
         self.progress.done.rows.add(RowOutcome::Unchanged);
         Ok(())
@@ -564,8 +643,7 @@ impl Job {
             return Ok(());
         }
         let write = HubspotWrite { kind: WriteKind::Update, object: &self.resource.object, id_property: None };
-        let mut verdicts = vec![None; inputs.len()];
-        self.account.write(write, &inputs, &mut verdicts, None, self.calls_until()).await?;
+        let verdicts = self.write_lots(write, &inputs).await?;
         for ((at, pairs), verdict) in places.into_iter().zip(verdicts) {
             let pairs: Vec<usize> = pairs;
             let Some(work) = works.get_mut(at) else { continue };
@@ -610,6 +688,30 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    /// Writes to HubSpot in calls of 100, several at once; inputs of one record follow each other and are in one lot.
+    async fn write_lots(&self, write: HubspotWrite<'_>, inputs: &[Input]) -> Result<Vec<Option<HubspotVerdict>>> {
+        let deadline = self.calls_until();
+        let mut lots: Vec<&[Input]> = Vec::new();
+        let mut rest = inputs;
+        while !rest.is_empty() {
+            let mut end = rest.len().min(BATCH_INPUTS_MAX);
+            while end < rest.len() && rest.get(end).map(|one| &one.key) == rest.get(end - 1).map(|one| &one.key) {
+                end += 1;
+            }
+            let (lot, more) = rest.split_at(end);
+            lots.push(lot);
+            rest = more;
+        }
+        let writes = lots.into_iter().map(|lot| async move {
+            let mut verdicts = vec![None; lot.len()];
+            self.account.write(write, lot, &mut verdicts, None, deadline).await?;
+            Ok::<_, crate::Error>(verdicts)
+        });
+        let verdicts: Vec<Vec<Option<HubspotVerdict>>> =
+            stream::iter(writes).buffered(CALLS_AT_ONCE).try_collect().await?;
+        Ok(verdicts.into_iter().flatten().collect())
     }
 
     /// A value that another record has.
@@ -697,8 +799,9 @@ impl Job {
             let canon = |sighted: &Sighted, key: &str| sighted.fields.get(key).map(|seen| seen.canon.clone());
             if landed.salesforce.contains(&at) {
                 let writes = &mut self.progress.done.sync.salesforce;
-                writes.updated += u64::from(!work.counted_salesforce);
-                work.counted_salesforce = true;
+                let counts = !work.counted_salesforce && !work.decision.to_salesforce.is_empty();
+                writes.updated += u64::from(counts);
+                work.counted_salesforce |= counts;
                 for change in &work.decision.to_salesforce {
                     let Some(pair) = mapping.pairs.get(change.pair) else { continue };
                     writes.blanked += u64::from(change.blanks());
@@ -713,8 +816,9 @@ impl Job {
             }
             if let Some(pairs) = landed.hubspot.get(&at) {
                 let writes = &mut self.progress.done.sync.hubspot;
-                writes.updated += u64::from(!work.counted_hubspot);
-                work.counted_hubspot = true;
+                let counts = !work.counted_hubspot && !work.decision.to_hubspot.is_empty();
+                writes.updated += u64::from(counts);
+                work.counted_hubspot |= counts;
                 for change in work.decision.to_hubspot.iter().filter(|change| pairs.contains(&change.pair)) {
                     let Some(pair) = mapping.pairs.get(change.pair) else { continue };
                     writes.blanked += u64::from(change.blanks());

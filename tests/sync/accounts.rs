@@ -29,7 +29,7 @@ async fn the_contacts_account_is_its_primary_company_wherever_it_goes() {
     both.assert_quiet(PEOPLE).await;
     both.s_edit(&s, &[("AccountId", &works)]);
     let report = both.done(PEOPLE).await;
-    assert_eq!(both.primary(&h).as_deref(), Some("Works"), "{report:#?}");
+    assert_eq!(both.primary(&h).as_deref(), Some("Works"), "{report}", report = super::brief(&report));
     assert!(told(&report).associations >= 1);
     both.assert_quiet(PEOPLE).await;
     both.s_edit(&s, &[("AccountId", "")]);
@@ -81,7 +81,7 @@ async fn two_hundred_contacts_of_one_account_do_not_cost_a_call_each() {
     both.mark();
     let report = both.done(PEOPLE).await;
     let (hubspot, salesforce) = both.calls();
-    assert!(hubspot + salesforce < 60, "{hubspot} + {salesforce}: {report:#?}");
+    assert!(hubspot + salesforce < 60, "{hubspot} + {salesforce}: {report}", report = super::brief(&report));
     let portal = both.world.portal.borrow();
     let linked = portal
         .records("contacts")

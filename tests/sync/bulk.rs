@@ -46,9 +46,13 @@ async fn thousands_of_new_records_go_by_bulk_jobs_and_rows_that_fail_are_told() 
     let both = both();
     many(&both);
     let report = both.sync(PEOPLE).await;
-    assert_eq!(report.outcome, Outcome::Done, "{report:#?}");
-    assert!(told(&report).bulk_jobs >= 1 && jobs(&both) >= 1, "{report:#?}");
-    assert!(report.invocations >= 2, "nobody waits for a job inside an invocation: {report:#?}");
+    assert_eq!(report.outcome, Outcome::Done, "{report}", report = super::brief(&report));
+    assert!(told(&report).bulk_jobs >= 1 && jobs(&both) >= 1, "{report}", report = super::brief(&report));
+    assert!(
+        report.invocations >= 2,
+        "nobody waits for a job inside an invocation: {report}",
+        report = super::brief(&report)
+    );
     both.done(PEOPLE).await;
     assert_eq!(both.s_count(), MANY - 3);
     assert_eq!(both.refused().len(), 4, "{:?}", both.refused().iter().map(|one| &one.code).collect::<Vec<_>>());
@@ -74,8 +78,8 @@ async fn thousands_of_changes_go_by_bulk_jobs_with_blanks_as_blanks() {
     both.world.portal.borrow_mut().edit_many(now, "contacts", &ids, &[("phone", "")]);
     let before = jobs(&both);
     let report = both.sync(PEOPLE).await;
-    assert_eq!(report.outcome, Outcome::Done, "{report:#?}");
-    assert!(jobs(&both) > before, "{report:#?}");
+    assert_eq!(report.outcome, Outcome::Done, "{report}", report = super::brief(&report));
+    assert!(jobs(&both) > before, "{report}", report = super::brief(&report));
     both.done(PEOPLE).await;
     let phones = both.world.org.borrow().live_records("Contact").filter(|one| one.contains_key("Phone")).count();
     assert_eq!(phones, 0);

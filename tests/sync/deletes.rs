@@ -56,11 +56,11 @@ async fn a_deletion_is_a_review_and_the_other_record_stays() {
     for side in SIDES {
         let (both, h, s) = deleted("", side).await;
         let report = both.done(PEOPLE).await;
-        assert!(lives(&both, side.other(), &h, &s), "{side:?}: {report:#?}");
+        assert!(lives(&both, side.other(), &h, &s), "{side:?}: {report}", report = super::brief(&report));
         let reviews = both.reviews();
         assert_eq!(both.review_kinds(), [ReviewKind::Delete], "{side:?}");
         assert_eq!(reviews[0].deleted_in, Some(side));
-        assert_eq!(told(&report).reviews_opened, 1, "{report:#?}");
+        assert_eq!(told(&report).reviews_opened, 1, "{report}", report = super::brief(&report));
         both.assert_quiet(PEOPLE).await;
         // An edit of the record that stays does not make the other one again.
         edit(&both, side.other(), &h, &s, "030 2");
@@ -117,10 +117,10 @@ async fn a_deletion_is_carried_over_where_the_sync_says_propagate() {
     for side in SIDES {
         let (both, h, s) = deleted("deletes: propagate\n", side).await;
         let report = both.done(PEOPLE).await;
-        assert!(!both.h_lives(&h) && !both.s_lives(&s), "{side:?}: {report:#?}");
+        assert!(!both.h_lives(&h) && !both.s_lives(&s), "{side:?}: {report}", report = super::brief(&report));
         let sync = told(&report);
         let counted = if side == Side::Hubspot { sync.salesforce.deleted } else { sync.hubspot.deleted };
-        assert_eq!(counted, 1, "{report:#?}");
+        assert_eq!(counted, 1, "{report}", report = super::brief(&report));
         assert!(both.reviews().is_empty());
         assert_eq!((both.h_count(), both.s_count()), (0, 0));
         both.assert_quiet(PEOPLE).await;
@@ -187,7 +187,12 @@ async fn what_was_deleted_for_good_is_noticed_when_its_twin_is_looked_at() {
         edit(&both, side.other(), &h, &s, "030 2");
         let report = both.done(PEOPLE).await;
         assert!(lives(&both, side.other(), &h, &s));
-        assert_eq!(both.h_count() + both.s_count(), 1, "{side:?}: nothing is made again: {report:#?}");
+        assert_eq!(
+            both.h_count() + both.s_count(),
+            1,
+            "{side:?}: nothing is made again: {report}",
+            report = super::brief(&report)
+        );
         assert_eq!(both.review_kinds(), [ReviewKind::Delete], "{side:?}");
         both.assert_quiet(PEOPLE).await;
     }
@@ -209,14 +214,14 @@ async fn many_deletions_at_once_stop_the_run_before_the_first_of_them() {
         let (h, s) = pairs.last().unwrap();
         edit(&both, side, h, s, "030 5");
         let report = both.sync(PEOPLE).await;
-        assert_eq!(report.outcome, Outcome::Aborted, "{side:?}: {report:#?}");
+        assert_eq!(report.outcome, Outcome::Aborted, "{side:?}: {report}", report = super::brief(&report));
         let code = report.error.as_ref().unwrap().code.clone();
         assert!(["SYNC_DELETES", "SYNC_LIMIT"].contains(&code.as_str()), "{code}");
         let left = if side == Side::Hubspot { both.s_count() } else { both.h_count() };
         assert_eq!(left, 60, "{side:?}: nothing was deleted");
         // Next time is no different: the deletions are not forgotten.
         let report = both.sync(PEOPLE).await;
-        assert_eq!(report.outcome, Outcome::Aborted, "{side:?}: {report:#?}");
+        assert_eq!(report.outcome, Outcome::Aborted, "{side:?}: {report}", report = super::brief(&report));
         let left = if side == Side::Hubspot { both.s_count() } else { both.h_count() };
         assert_eq!(left, 60);
         // Some are brought back: now it may go on.
@@ -225,7 +230,7 @@ async fn many_deletions_at_once_stop_the_run_before_the_first_of_them() {
         }
         let report = both.done(PEOPLE).await;
         let left = if side == Side::Hubspot { both.s_count() } else { both.h_count() };
-        assert_eq!(left, 45, "{side:?}: {report:#?}");
+        assert_eq!(left, 45, "{side:?}: {report}", report = super::brief(&report));
         both.assert_quiet(PEOPLE).await;
     }
 }

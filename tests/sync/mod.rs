@@ -12,7 +12,7 @@ mod rules;
 mod survival;
 mod world;
 
-use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, rc::Rc, time::Duration};
 
 use hubferry::{
     clock::Clock as _,
@@ -194,6 +194,11 @@ impl Both {
         Self { world, seconds: Cell::new(900), told: Cell::default() }
     }
 
+    /// The file is changed.
+    pub(crate) fn configure(&mut self, config: &str) {
+        self.world.config = Rc::new(hubferry::config::load::parse(config, "hubferry.yaml").unwrap());
+    }
+
     /// Lets so much time pass.
     pub(crate) async fn wait(&self, seconds: u64) {
         self.world.clock.sleep(Duration::from_secs(seconds)).await;
@@ -218,7 +223,7 @@ impl Both {
     /// One run that must end well.
     pub(crate) async fn done(&self, name: &str) -> Report {
         let report = self.sync(name).await;
-        assert_eq!(report.outcome, Outcome::Done, "{report:#?}");
+        assert_eq!(report.outcome, Outcome::Done, "{}", brief(&report));
         report
     }
 
@@ -347,7 +352,8 @@ impl Both {
 
     /// What is refused.
     pub(crate) fn refused(&self) -> Vec<Refused> {
-        self.items("refused#", |_| true)
+        // One item a record, in it one entry a field.
+        self.items("refused#", |_: &Vec<Refused>| true).into_iter().flatten().collect()
     }
 
     fn items<T: serde::de::DeserializeOwned>(&self, prefix: &str, wanted: impl Fn(&T) -> bool) -> Vec<T> {
@@ -424,10 +430,20 @@ impl Both {
             self.mark();
             let report = self.done(name).await;
             let writes = self.writes();
-            assert!(writes.0.is_empty() && writes.1.is_empty(), "quiet run {run} writes: {writes:?}\n{report:#?}");
-            assert_eq!(report.rows.created + report.rows.updated, 0, "quiet run {run}: {report:#?}");
+            assert!(
+                writes.0.is_empty() && writes.1.is_empty(),
+                "quiet run {run} writes: {writes:?}\n{}",
+                brief(&report)
+            );
+            assert_eq!(report.rows.created + report.rows.updated, 0, "quiet run {run}: {}", brief(&report));
         }
     }
+}
+
+/// What of a report tells why a test failed.
+pub(crate) fn brief(report: &Report) -> String {
+    let Report { outcome, rows, rejected_by_code, calls, sync, error, notes, .. } = report;
+    format!("{outcome:?} {rows:?} {rejected_by_code:?} {calls:?} {sync:?} {error:?} {notes:?}")
 }
 
 /// What a sync's report says of it.

@@ -70,7 +70,12 @@ async fn a_validation_rule_keeps_its_record_back_and_nothing_else() {
     assert_eq!(both.s(&s, "Description").as_deref(), Some("old"));
     assert_eq!(both.h(&h, "bio").as_deref(), Some("forbidden"), "nobody's words are taken back");
     assert_eq!(both.h(&h, "phone").as_deref(), Some("030 1"), "the other direction flows");
-    assert_eq!(report.rejected_by_code.get("FIELD_CUSTOM_VALIDATION_EXCEPTION"), Some(&1), "{report:#?}");
+    assert_eq!(
+        report.rejected_by_code.get("FIELD_CUSTOM_VALIDATION_EXCEPTION"),
+        Some(&1),
+        "{report}",
+        report = super::brief(&report)
+    );
     assert!(
         both.refused().iter().any(|refused| refused.by == Side::Salesforce
             && refused.salesforce_id.as_ref().is_some_and(|id| id.as_str() == s))
@@ -289,7 +294,7 @@ async fn a_field_that_may_not_be_seen_any_more_is_not_blank() {
     both.world.org.borrow_mut().hide_field("Contact", "Phone", true);
     both.s_edit(&s, &[("FirstName", "Ada")]);
     let report = both.sync(PEOPLE).await;
-    assert_eq!(report.outcome, Outcome::Invalid, "{report:#?}");
+    assert_eq!(report.outcome, Outcome::Invalid, "{report}", report = super::brief(&report));
     assert!(report.error.unwrap().message.contains("Phone"));
     assert_eq!(both.h(&h, "phone").as_deref(), Some("030 1"));
     both.world.org.borrow_mut().hide_field("Contact", "Phone", false);
@@ -309,7 +314,7 @@ async fn a_record_that_somebody_holds_locked_waits_and_the_others_do_not() {
     both.h_edit(&h, &[("phone", "030 1")]);
     both.h_edit(&h2, &[("phone", "030 2")]);
     let report = both.sync(PEOPLE).await;
-    assert_eq!(both.s(&s2, "Phone").as_deref(), Some("030 2"), "{report:#?}");
+    assert_eq!(both.s(&s2, "Phone").as_deref(), Some("030 2"), "{report}", report = super::brief(&report));
     assert_eq!(both.s(&s, "Phone"), None);
     both.wait(1_900).await;
     both.done(PEOPLE).await;
@@ -325,8 +330,8 @@ async fn an_address_that_hubspot_will_not_have_is_refused_and_told() {
     let fine = both.s_create(&[("LastName", "Fine"), ("Email", "fine@example.com")]);
     let report = both.done(PEOPLE).await;
     assert!(both.h_twin(&fine).is_some());
-    assert_eq!(both.h_twin(&s), None, "{report:#?}");
-    assert_eq!(report.rows.rejected, 1, "{report:#?}");
+    assert_eq!(both.h_twin(&s), None, "{report}", report = super::brief(&report));
+    assert_eq!(report.rows.rejected, 1, "{report}", report = super::brief(&report));
     both.assert_quiet(PEOPLE).await;
 }
 
@@ -338,7 +343,7 @@ async fn a_field_that_people_may_not_clear_is_not_cleared_and_told() {
     both.h_edit(&h, &[("lastname", ""), ("phone", "030 1")]);
     let report = both.done(PEOPLE).await;
     assert_eq!(both.s(&s, "LastName").as_deref(), Some("Dyer"));
-    assert_eq!(both.s(&s, "Phone").as_deref(), Some("030 1"), "{report:#?}");
+    assert_eq!(both.s(&s, "Phone").as_deref(), Some("030 1"), "{report}", report = super::brief(&report));
     assert_eq!(both.h(&h, "lastname"), None);
     assert_eq!(both.refused().len(), 1);
     both.assert_quiet(PEOPLE).await;

@@ -53,9 +53,9 @@ async fn work() -> Both {
     both.s_edit(&s(0), &[("LastName", "FromSalesforce"), ("Title", "")]);
     both.h_edit(&h(0), &[("phone", "030 2"), ("bio", "from HubSpot")]);
     both.h_edit(&h(1), &[("phone", ""), ("email", "moved@example.com")]);
-    let now = both.world.clock.now();
+    let (now, archived) = (both.world.clock.now(), h(3));
     assert!(both.world.org.borrow_mut().delete(now, "Contact", &s(2)));
-    assert!(both.world.portal.borrow_mut().set_archived(now, "contacts", &h(3), true));
+    assert!(both.world.portal.borrow_mut().set_archived(now, "contacts", &archived, true));
     both.s_create(&[("LastName", "NewS"), ("Email", "new-s@example.com")]);
     both.s_create(&[("LastName", "NoMailS")]);
     both.h_create(&[("lastname", "NewH"), ("email", "new-h@example.com")]);
@@ -249,8 +249,8 @@ async fn a_run_in_many_invocations_does_what_one_does() {
     both.world.org.borrow_mut().change_settings(|settings| settings.latency_ms = 3_000);
     both.seconds.set(45);
     let report = both.sync(PEOPLE).await;
-    assert_eq!(report.outcome, Outcome::Done, "{report:#?}");
-    assert!(report.invocations > 2, "{report:#?}");
+    assert_eq!(report.outcome, Outcome::Done, "{report}", report = super::brief(&report));
+    assert!(report.invocations > 2, "{report}", report = super::brief(&report));
     assert_eq!((both.h_count(), both.s_count()), (308, 308));
     both.seconds.set(900);
     both.assert_quiet(PEOPLE).await;

@@ -187,7 +187,6 @@ struct Oracle {
 /// One world.
 struct World {
     both: Both,
-    seed: u64,
     rng: RefCell<fastrand::Rng>,
     oracle: RefCell<Oracle>,
     number: Cell<u32>,
@@ -252,7 +251,6 @@ impl World {
         let config = Config::people(&fields, &format!("deletes: {deletes}\n{WIDE}\n"));
         Self {
             both: Both::with(&config, portal, org),
-            seed,
             rng: RefCell::new(rng),
             oracle: RefCell::default(),
             number: Cell::new(0),
@@ -272,6 +270,17 @@ impl World {
     fn next(&self) -> u32 {
         self.number.set(self.number.get() + 1);
         self.number.get()
+    }
+
+    /// A number from 0 on, below this.
+    fn below(&self, end: usize) -> usize {
+        self.rng.borrow_mut().usize(..end)
+    }
+
+    /// A new value of a field.
+    fn value(&self, at: usize, side: Side) -> String {
+        let number = self.next();
+        FIELDS[at].value(side, number, &mut self.rng.borrow_mut())
     }
 
     /// What a record holds.
@@ -308,7 +317,7 @@ impl World {
 
     fn any(&self, side: Side) -> Option<Place> {
         let live = self.live(side);
-        let at = self.rng.borrow_mut().usize(..live.len().max(1));
+        let at = self.below(live.len().max(1));
         live.get(at).map(|id| place(side, id))
     }
 
@@ -355,8 +364,9 @@ impl World {
         let field = &FIELDS[at];
         let now = self.both.world.clock.now();
         let value = field.canon(of.0, Some(text));
-        // The org refuses a contact without a last name; HubSpot an address that another contact has.
-        if of.0 == Side::Salesforce && field.s == "LastName" && text.is_empty() {
+        // The org refuses a contact without a last name, and a box that is neither ticked nor not; HubSpot an address that another contact has.
+        let kept = field.s == "LastName" || field.kind == Kind::Flag;
+        if of.0 == Side::Salesforce && kept && text.is_empty() {
             return;
         }
         if of.0 == Side::Hubspot && at == 0 && !text.is_empty() {
@@ -379,12 +389,12 @@ impl World {
 
     fn edit_any(&self, side: Side) {
         let Some(of) = self.any(side) else { return };
-        for _ in 0..self.rng.borrow_mut().usize(1..4) {
-            let at = self.rng.borrow_mut().usize(..EDITED);
-            let blank = self.rng.borrow_mut().u8(..8) == 0;
+        for _ in 0..=self.below(3) {
+            let at = self.below(EDITED);
+            let blank = self.below(8) == 0;
             let text = match blank {
                 true => String::new(),
-                false => FIELDS[at].value(side, self.next(), &mut self.rng.borrow_mut()),
+                false => self.value(at, side),
             };
             self.edit(&of, at, &text);
         }
@@ -394,9 +404,9 @@ impl World {
     fn conflict(&self) {
         let Some(of) = self.any(Side::Hubspot) else { return };
         let Some(twin) = self.twin(&of) else { return };
-        let at = self.rng.borrow_mut().usize(..EDITED);
+        let at = self.below(EDITED);
         for one in [&of, &twin] {
-            let text = FIELDS[at].value(one.0, self.next(), &mut self.rng.borrow_mut());
+            let text = self.value(at, one.0);
             self.edit(one, at, &text);
         }
     }
@@ -406,9 +416,9 @@ impl World {
         let origin = format!("{}{}", if side == Side::Hubspot { "h" } else { "s" }, self.next());
         let mut values: Vec<(usize, String)> = Vec::new();
         for at in 1..EDITED {
-            let wanted = FIELDS[at].h == "lastname" && (side == Side::Salesforce || self.rng.borrow_mut().u8(..12) > 0);
-            if wanted || self.rng.borrow_mut().u8(..3) == 0 {
-                let text = FIELDS[at].value(side, self.next(), &mut self.rng.borrow_mut());
+            let wanted = FIELDS[at].h == "lastname" && (side == Side::Salesforce || self.below(12) > 0);
+            if wanted || self.below(3) == 0 {
+                let text = self.value(at, side);
                 values.push((at, text));
             }
         }
@@ -478,7 +488,7 @@ impl World {
                 deleted.into_iter().filter(|id| !self.both.s_lives(id)).collect()
             }
         };
-        let at = self.rng.borrow_mut().usize(..bin.len().max(1));
+        let at = self.below(bin.len().max(1));
         let Some(id) = bin.get(at) else { return };
         self.note(format_args!("{side:?} {id} brought back"));
         match side {
@@ -510,7 +520,7 @@ impl World {
 
     /// What a person does next.
     fn act(&self) {
-        let what = self.rng.borrow_mut().u8(..100);
+        let what = self.below(100);
         let side = if self.rng.borrow_mut().bool() { Side::Hubspot } else { Side::Salesforce };
         match what {
             0..=54 => self.edit_any(side),
@@ -553,7 +563,7 @@ impl World {
                 // An import: many records in one moment.
                 let ids: Vec<String> = self.live(Side::Salesforce).into_iter().take(12).collect();
                 for id in ids {
-                    let text = FIELDS[4].value(Side::Salesforce, self.next(), &mut self.rng.borrow_mut());
+                    let text = self.value(4, Side::Salesforce);
                     self.edit(&place(Side::Salesforce, &id), 4, &text);
                 }
             }
@@ -606,7 +616,7 @@ impl World {
         match answer {
             Answer::Several(all) => all.iter().for_each(|answer| self.ended(answer)),
             Answer::Report(report) => {
-                assert!(report.rows.add_up(), "{report:#?}");
+                assert!(report.rows.add_up(), "{report}", report = super::brief(&report));
                 assert!(
                     matches!(report.outcome, Outcome::Done | Outcome::Yielded | Outcome::Busy | Outcome::Failed),
                     "{report:#?}"
@@ -805,8 +815,8 @@ impl World {
 
     /// From the first record to three quiet runs; the trace, or what is wrong.
     async fn live_through(&self, seconds: u64) -> Result<String, String> {
-        for _ in 0..self.rng.borrow_mut().usize(3..16) {
-            let which = self.rng.borrow_mut().u8(..3);
+        for _ in 0..3 + self.below(13) {
+            let which = self.below(3);
             match which {
                 0 => drop(self.create_with_address(Side::Hubspot)),
                 1 => drop(self.create_with_address(Side::Salesforce)),
@@ -826,7 +836,10 @@ impl World {
             let report = self.both.run(PEOPLE).await;
             self.note(format_args!("{:?} {:?} {:?}", report.outcome, report.rows, report.error));
             if report.outcome != Outcome::Done {
-                return Err(format!("a run with nothing in its way does not end well: {report:#?}"));
+                return Err(format!(
+                    "a run with nothing in its way does not end well: {report}",
+                    report = super::brief(&report)
+                ));
             }
         }
         let wrong = self.wrong();
@@ -839,7 +852,7 @@ impl World {
             let report = self.both.run(PEOPLE).await;
             let writes = self.both.writes();
             if !writes.0.is_empty() || !writes.1.is_empty() {
-                return Err(format!("quiet run {run} writes: {writes:?} {report:#?}"));
+                return Err(format!("quiet run {run} writes: {writes:?} {report}", report = super::brief(&report)));
             }
         }
         let states = (self.both.world.portal.borrow().state(), self.both.world.org.borrow().state());

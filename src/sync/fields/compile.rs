@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, rc::Rc};
 use self::types::{hubspot_form, salesforce_form};
 use super::{
     Mapping,
-    pair::{Pair, SalesforceForm},
+    pair::{Kind, Pair, SalesforceForm},
 };
 use crate::{
     config::{Sync, SyncField, SyncLinks, SyncRule},
@@ -182,7 +182,7 @@ impl<'a> Compiler<'a> {
             rule: field.rule,
             on_conflict: field.on_conflict.unwrap_or(sync.on_conflict),
             strict: field.strict,
-            is_email: self.hubspot.object.is_contacts() && property.name == "email",
+            is_email: matches!(kind, Kind::Email) && self.hubspot.object.is_contacts() && property.name == "email",
             writable_in_hubspot: !property.read_only(),
             writable_in_salesforce: takes(|own| own.updateable),
             createable_in_salesforce: takes(|own| own.createable),

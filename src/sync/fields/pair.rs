@@ -243,7 +243,10 @@ impl Pair {
             Kind::Id => canon.clone(),
             Kind::Boolean => self.readable(&canon, is_boolean(&canon), "yes or no")?,
             Kind::Number => self.readable(&canon, values::number(&canon, None).is_some(), "number")?,
-            Kind::Day => self.readable(&canon, values::day(&canon, Epoch::Unknown).is_some(), "date")?,
+            Kind::Day => {
+                let day = self.readable(&canon, values::day(&canon, Epoch::Unknown).is_some(), "date")?;
+                if self.in_hubspot == HubspotForm::Moment { format!("{day}T00:00:00Z") } else { day }
+            }
             Kind::Moment => self.readable(&canon, values::moment(&canon, Epoch::Unknown).is_some(), "date and time")?,
             Kind::Choice(choices) => choices.to_hubspot(&canon, &seen.raw).map_err(|why| self.unmatched(why, true))?,
         };
