@@ -167,6 +167,11 @@ impl Account {
         Err(Error::new(crate::ErrorKind::Unavailable { retry_after: None }, codes::HUBSPOT_UNAVAILABLE, message))
     }
 
+    /// Forgets the definitions of an object, so that the next [`Account::schema`] asks.
+    pub fn forget_schema(&self, object: &ObjectType) {
+        self.schemas.borrow_mut().remove(object);
+    }
+
     /// The account's id and time zone; asked once. The day's limit ends at this zone's midnight from then on.
     pub async fn details(&self, deadline: Deadline) -> Result<AccountDetails> {
         if let Some(details) = self.details.borrow().clone() {

@@ -251,6 +251,7 @@ impl Job {
                 }
                 salesforce.extend(self.read_salesforce(BTreeSet::from([winner])).await?);
             }
+            self.rename_reviews(&mut link).await?;
             let record = hubspot.get(&link.hubspot_id).cloned();
             let record = match record {
                 None if link.hubspot_id != before.hubspot_id => {
@@ -846,7 +847,7 @@ impl Job {
                 continue;
             };
             let known = self.open.get(id);
-            let kind = known.map_or(ReviewKind::Conflict, |known| known.kind);
+            let kind = self.kind_of(id, &work.link, &pair.key);
             let why = known.map_or_else(|| why_of(kind).to_owned(), |known| known.why.clone());
             let shown = |of: &Canon| of.clone().filter(|_| !state.new);
             reviews.push(Review {
