@@ -414,7 +414,10 @@ impl Job {
                         }
                     }
                     let mut link = blank_link(record.id.clone(), salesforce_id);
-                    adopt_sent(&mut link, candidate.creating.as_ref());
+                    if let Some(sent) = &candidate.creating {
+                        let seen = (sight_hubspot(&self.mapping, &record), sight_salesforce(&self.mapping, &row));
+                        adopt_sent(&mut link, sent, side, &seen.0, &seen.1);
+                    }
                     works.push(self.pair_of(link, None, &record, &row, &candidate));
                 }
                 Match::Create if self.may_create(side.other()) => {
@@ -1042,11 +1045,31 @@ pub(super) fn blank_link(hubspot_id: String, salesforce_id: SalesforceId) -> Lin
     }
 }
 
-/// What a record was created with is what the two agreed on.
-pub(super) fn adopt_sent(link: &mut Link, sent: Option<&BTreeMap<String, Canon>>) {
-    for (key, canon) in sent.into_iter().flatten() {
-        let state = FieldState { hubspot: canon.clone(), salesforce: canon.clone(), ..FieldState::default() };
+/// What a record was created with, from the one of `source`, is what the two agreed on. What could not be carried over stays where it is:
+/// a record that we have made ourselves takes nothing away from the one that it was made from.
+pub(super) fn adopt_sent(
+    link: &mut Link,
+    sent: &BTreeMap<String, Canon>,
+    source: Side,
+    hubspot: &Sighted,
+    salesforce: &Sighted,
+) {
+    let blank = None;
+    let canon = |of: &Sighted, key: &str| of.fields.get(key).map_or(&blank, |seen| &seen.canon).clone();
+    for (key, written) in sent {
+        // The record it was made from may hold more than the other one can, and may have been edited since: then it holds something else.
+        let state = FieldState { hubspot: written.clone(), salesforce: written.clone(), ..FieldState::default() };
         link.fields.insert(key.clone(), state);
+    }
+    let (from, made) = match source {
+        Side::Hubspot => (hubspot, salesforce),
+        Side::Salesforce => (salesforce, hubspot),
+    };
+    for (key, seen) in &from.fields {
+        if seen.canon.is_some() && !sent.contains_key(key) && canon(made, key).is_none() {
+            let (hubspot, salesforce) = (canon(hubspot, key), canon(salesforce, key));
+            link.fields.insert(key.clone(), FieldState { hubspot, salesforce, ..FieldState::default() });
+        }
     }
 }
 
