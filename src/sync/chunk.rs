@@ -10,8 +10,9 @@ use jiff::Timestamp;
 
 use super::{
     decide::{self, Dates, Decision, Sighted},
+    fields::Mapping,
     identity::{Match, hubspot_id_of},
-    model::{Canon, FieldState, Link, Review, ReviewField, ReviewKind, Side, Status},
+    model::{Canon, FieldState, Link, Review, ReviewField, ReviewKind, Side, Status, hash_of},
     plan::{Operation, Planned, PlannedField},
     records::{GoneRow, HubspotRecord, last_modified, sight_hubspot, sight_salesforce},
     reviews::Reviews,
@@ -416,7 +417,7 @@ impl Job {
                     let mut link = blank_link(record.id.clone(), salesforce_id);
                     if let Some(sent) = &candidate.creating {
                         let seen = (sight_hubspot(&self.mapping, &record), sight_salesforce(&self.mapping, &row));
-                        adopt_sent(&mut link, sent, side, &seen.0, &seen.1);
+                        adopt_sent(&mut link, &self.mapping, sent, side, &seen.0, &seen.1);
                     }
                     works.push(self.pair_of(link, None, &record, &row, &candidate));
                 }
@@ -1003,7 +1004,7 @@ impl Job {
 }
 
 fn planned_fields<'c>(
-    mapping: &super::fields::Mapping,
+    mapping: &Mapping,
     changes: impl Iterator<Item = (usize, &'c Canon, &'c Canon)>,
 ) -> Vec<PlannedField> {
     let planned = changes.filter_map(|(pair, old, new)| {
@@ -1020,7 +1021,8 @@ fn planned_fields<'c>(
 
 /// Whether the link says that this version of the record was read.
 fn is_fresh(side: Side, link: &Link, candidate: &Candidate) -> bool {
-    if candidate.force || link.intent.is_some() {
+    // One that was deleted and is shown again may have been brought back, which moves no date in HubSpot.
+    if candidate.force || link.intent.is_some() || !link.status.is_alive_in(side) {
         return false;
     }
     let read = match side {
@@ -1049,6 +1051,7 @@ pub(super) fn blank_link(hubspot_id: String, salesforce_id: SalesforceId) -> Lin
 /// a record that we have made ourselves takes nothing away from the one that it was made from.
 pub(super) fn adopt_sent(
     link: &mut Link,
+    mapping: &Mapping,
     sent: &BTreeMap<String, Canon>,
     source: Side,
     hubspot: &Sighted,
@@ -1068,7 +1071,14 @@ pub(super) fn adopt_sent(
     for (key, seen) in &from.fields {
         if seen.canon.is_some() && !sent.contains_key(key) && canon(made, key).is_none() {
             let (hubspot, salesforce) = (canon(hubspot, key), canon(salesforce, key));
-            link.fields.insert(key.clone(), FieldState { hubspot, salesforce, ..FieldState::default() });
+            let could = mapping.pair(key).is_some_and(|pair| match source {
+                Side::Hubspot => pair.createable_in_salesforce,
+                Side::Salesforce => pair.writable_in_hubspot,
+            });
+            // It was refused, and is tried again when it changes.
+            let value = hash_of([seen.canon.as_deref().unwrap_or_default(), seen.raw.as_str()]);
+            let refused = could.then_some((source.other(), value));
+            link.fields.insert(key.clone(), FieldState { hubspot, salesforce, refused, ..FieldState::default() });
         }
     }
 }

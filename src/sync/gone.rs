@@ -34,8 +34,12 @@ impl Job {
         candidate: &Candidate,
     ) -> Result<RowOutcome> {
         // A pair that was merged away on one side, and is gone on the other: all of it is in the pair that it was merged into.
-        if (record.is_none() && row.is_none()) || link.status == Status::Merged {
+        if link.status == Status::Merged {
             self.drop_link(&link, candidate).await?;
+            return Ok(RowOutcome::Unchanged);
+        }
+        if record.is_none() && row.is_none() {
+            self.both_are_gone(link, &before, candidate).await?;
             return Ok(RowOutcome::Unchanged);
         }
         let deleted_in = if row.is_none() { Side::Salesforce } else { Side::Hubspot };
@@ -59,8 +63,10 @@ impl Job {
                     Side::Hubspot => link.hubspot_id.clone(),
                     Side::Salesforce => link.salesforce_id.to_string(),
                 };
+                // Should this process die, the next run finds it.
                 self.put_off(survives, &id).await?;
                 self.drop_link(&link, candidate).await?;
+                self.recreate.insert((survives, id));
                 return Ok(RowOutcome::Updated);
             }
             Some(Choice::Keep | Choice::Value(_)) => {
@@ -79,7 +85,23 @@ impl Job {
             return Ok(RowOutcome::Unchanged);
         }
         let edited = self.was_edited(&link, record.as_ref(), row.as_ref());
+        let is_back = link.status == Status::Gone;
         match self.sync.deletes {
+            SyncDeletes::Propagate if is_back => {
+                // It is not deleted again, and not made twice: HubSpot's API cannot bring a record back, nor can Salesforce's.
+                let why = format!(
+                    "brought back in {}; in {} it is still deleted: bring it back there too, and the two go on as one",
+                    deleted_in.other().name(),
+                    deleted_in.name()
+                );
+                let review = Review {
+                    id,
+                    salesforce_id: Some(link.salesforce_id.clone()),
+                    deleted_in: Some(deleted_in),
+                    ..self.review_of(Side::Hubspot, &link.hubspot_id, ReviewKind::Delete, why)
+                };
+                self.open_review(review).await?;
+            }
             SyncDeletes::Propagate if !edited && (candidate.deletes || self.planner.is_some()) => {
                 return self.delete_other(link, deleted_in, candidate).await;
             }
@@ -203,7 +225,8 @@ impl Job {
                     Side::Hubspot => self.progress.done.sync.hubspot.deleted += 1,
                     Side::Salesforce => self.progress.done.sync.salesforce.deleted += 1,
                 }
-                self.drop_link(&link, candidate).await?;
+                let before = link.clone();
+                self.both_are_gone(link, &before, candidate).await?;
                 Ok(RowOutcome::Updated)
             }
             Err(Some((code, reason))) => {
@@ -218,6 +241,26 @@ impl Job {
                 Ok(RowOutcome::Deferred)
             }
         }
+    }
+
+    /// The pair is remembered with its shadows: should both be brought back, they go on from there.
+    async fn both_are_gone(&mut self, mut link: Link, before: &Link, candidate: &Candidate) -> Result<()> {
+        if self.planner.is_some() {
+            return Ok(());
+        }
+        let mut reviews = vec![self.delete_review_id(&link), self.merge_review_id(&link)];
+        for state in link.fields.values_mut() {
+            reviews.extend(state.frozen.take());
+        }
+        for id in reviews {
+            self.close_review(&id).await?;
+        }
+        self.refusals.remove(Some(&link.hubspot_id), Some(&link.salesforce_id)).await?;
+        (link.status, link.intent) = (Status::Gone, None);
+        if !self.keep(&mut link, before).await? {
+            return self.put_off(Side::Hubspot, &link.hubspot_id).await;
+        }
+        self.forget_both(&link, candidate).await
     }
 
     /// Stores one link; whether nobody else has.

@@ -119,6 +119,8 @@ pub(super) struct Job {
     pub(super) refused_lines: Vec<u8>,
     /// What was refused before, by its ids and field, with the hash of its inputs.
     pub(super) refused_before: BTreeMap<(Option<String>, Option<SalesforceId>, Option<String>), u64>,
+    /// Records that are to be created again on the other side, as a person has decided.
+    pub(super) recreate: BTreeSet<(Side, String)>,
     /// Records of this chunk that a link has come to since their links were looked up.
     pub(super) just_linked: BTreeSet<String>,
     /// Records of which anything was refused before.
@@ -203,6 +205,7 @@ impl Job {
             planner: None,
             refused_lines: Vec::new(),
             refused_before: BTreeMap::new(),
+            recreate: BTreeSet::new(),
             just_linked: BTreeSet::new(),
             refused_ids: BTreeSet::new(),
             again: BTreeSet::new(),
@@ -570,6 +573,10 @@ impl Job {
                 }
                 self.chunk(side, lot.to_vec()).await?;
             }
+        }
+        for (side, id) in std::mem::take(&mut self.recreate) {
+            let candidate = Candidate { force: true, todo: true, ..Candidate::new(id) };
+            self.chunk(side, vec![candidate]).await?;
         }
         self.progress.phase = if self.progress.only_reviews { Phase::Complete } else { Phase::Todo };
         self.save().await?;

@@ -397,7 +397,7 @@ impl Job {
         let mut link = blank_link(record.id.clone(), id);
         let source = one.creation.on.other();
         let seen = (sight_hubspot(&self.mapping, record), sight_salesforce(&self.mapping, row));
-        adopt_sent(&mut link, &one.sent, source, &seen.0, &seen.1);
+        adopt_sent(&mut link, &self.mapping, &one.sent, source, &seen.0, &seen.1);
         // What it was created from may hold more than the other side can.
         for (key, state) in &mut link.fields {
             let Some(seen) = one.sighted.fields.get(key) else { continue };

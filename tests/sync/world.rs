@@ -461,6 +461,8 @@ impl World {
 
     fn delete(&self, of: &Place) {
         let now = self.both.world.clock.now();
+        // While it was away, its counterpart may have got another one.
+        self.oracle.borrow_mut().moved.insert(of.clone());
         self.note(format_args!("{:?} {} deleted", of.0, of.1));
         match of.0 {
             Side::Hubspot => {
@@ -798,6 +800,7 @@ impl World {
                 && !touched(&there)
                 && self.twin(&here).as_ref() != Some(&there)
                 && !mentions(&here)
+                && !mentions(&there)
             {
                 wrong.push(format!("HubSpot {h} and Salesforce {s} have one address and are strangers"));
             }
