@@ -1,4 +1,4 @@
-//! Account, files and table in the benchmark's own process and in virtual time: what a job waits for costs nothing, so that a run of nine
+//! Account, org, files and table in the benchmark's own process and in virtual time: what a job waits for costs nothing, so that a run of nine
 //! minutes takes one.
 //!
 //! What captures write is counted and dropped: it would be most of the memory.
@@ -20,11 +20,14 @@ use hubferry::{
     config::load,
     http::{HttpError, HttpService, Sent},
     objects::{Location, ObjectVersion, Objects, Upload, memory::MemoryObjects},
-    report::Report,
+    report::{Outcome as RunOutcome, Report},
     secrets::MemorySecrets,
     state::{Changed, Condition, Item, Key, Table, Update, memory::MemoryTable},
 };
-use hubferry_simulator::hubspot::{Outcome as Became, Portal, PortalSettings};
+use hubferry_simulator::{
+    hubspot::{Outcome as Became, Portal, PortalSettings},
+    salesforce::{Org, OrgSettings, Outcome as Answered},
+};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -37,12 +40,17 @@ const S3_LATENCY: Duration = Duration::from_millis(100);
 const TABLE_LATENCY: Duration = Duration::from_millis(10);
 /// Lambda's longest time-out.
 const INVOCATION_SECONDS: i64 = 900;
+/// Invocations of one run.
+#[allow(dead_code, reason = "captures have one")]
+const INVOCATIONS_MAX: usize = 1_000;
 /// Age of the records when the capture begins.
 const AGE: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
 /// Everything that a job touches.
 pub(crate) struct VirtualWorld {
     pub(crate) portal: Rc<RefCell<Portal>>,
+    #[allow(dead_code, reason = "captures have none")]
+    pub(crate) org: Rc<RefCell<Org>>,
     pub(crate) clock: Rc<VirtualClock>,
     /// Objects and bytes that captures have written.
     pub(crate) written: Rc<Cell<(u64, u64)>>,
@@ -52,19 +60,32 @@ pub(crate) struct VirtualWorld {
 
 impl VirtualWorld {
     /// `jobs` is the configuration but for the account.
-    pub(crate) fn new(mut settings: PortalSettings, jobs: &str) -> Outcome<Self> {
-        settings.properties.insert("contacts".to_owned(), rows::properties());
+    pub(crate) fn new(settings: PortalSettings, jobs: &str) -> Outcome<Self> {
+        Self::with_org(settings, OrgSettings::default(), jobs)
+    }
+
+    /// The same with an org.
+    pub(crate) fn with_org(mut settings: PortalSettings, org: OrgSettings, jobs: &str) -> Outcome<Self> {
+        settings.properties.entry("contacts".to_owned()).or_insert_with(rows::properties);
         let secrets = MemorySecrets::new();
         secrets.insert("hubferry/hubspot", &json!({ "access_token": PortalSettings::TOKEN }).to_string());
-        let config = format!("version: 1\nhubspot:\n  default: {{ secret: hubferry/hubspot }}\n{jobs}");
+        let credential = json!({
+            "flow": "client_credentials", "login_url": OrgSettings::LOGIN_URL,
+            "client_id": OrgSettings::CLIENT_ID, "client_secret": OrgSettings::CLIENT_SECRET,
+        });
+        secrets.insert("hubferry/salesforce", &credential.to_string());
+        let config = format!(
+            "version: 1\nhubspot:\n  default: {{ secret: hubferry/hubspot }}\nsalesforce:\n  default: {{ secret: hubferry/salesforce }}\n{jobs}"
+        );
         let rng = Rc::new(Rng::seeded(settings.seed));
         let portal = Rc::new(RefCell::new(Portal::new(settings)));
+        let org = Rc::new(RefCell::new(Org::new(org)));
         let clock = Rc::new(VirtualClock::starting_at(START.parse()?));
         let written = Rc::new(Cell::default());
         let env = Env {
             clock: clock.clone(),
             rng,
-            http: Rc::new(InProcess { portal: portal.clone(), clock: clock.clone() }),
+            http: Rc::new(InProcess { portal: portal.clone(), org: org.clone(), clock: clock.clone() }),
             objects: Rc::new(Files { inner: MemoryObjects::new(), clock: clock.clone(), written: written.clone() }),
             table: Rc::new(Slow { inner: MemoryTable::new(), clock: clock.clone() }),
             secrets: Rc::new(secrets),
@@ -74,10 +95,11 @@ impl VirtualWorld {
             stop: Cell::new(false),
         };
         let config = Rc::new(load::parse(&config, "hubferry.yaml").map_err(|error| format!("{error:?}"))?);
-        Ok(Self { portal, clock, written, env: Rc::new(env), config })
+        Ok(Self { portal, org, clock, written, env: Rc::new(env), config })
     }
 
-    fn long_ago(&self) -> Timestamp {
+    #[allow(dead_code, reason = "captures use the two that follow")]
+    pub(crate) fn long_ago(&self) -> Timestamp {
         self.clock.now() - AGE
     }
 
@@ -93,10 +115,31 @@ impl VirtualWorld {
     }
 
     /// One invocation of the capture `contacts`, in a new process.
+    #[allow(dead_code, reason = "syncs have none")]
     pub(crate) async fn capture(&self) -> Outcome<Report> {
+        self.invoke(json!({ "job": "capture", "name": "contacts" })).await
+    }
+
+    /// A run of the sync `people` to its end, each invocation in a new process.
+    #[allow(dead_code, reason = "captures have none")]
+    pub(crate) async fn sync(&self) -> Outcome<Report> {
+        let mut report = self.invoke(json!({ "job": "sync", "name": "people" })).await?;
+        for _ in 0..INVOCATIONS_MAX {
+            if report.outcome != RunOutcome::Yielded {
+                return Ok(report);
+            }
+            let run_id = report.run_id.clone().ok_or("a run without an id")?;
+            let run = App::new(self.env.clone(), self.config.clone())?.runs().get(&run_id).await?;
+            let wait = run.map(|run| run.not_before.duration_since(self.clock.now())).unwrap_or_default();
+            self.clock.sleep(Duration::try_from(wait).unwrap_or_default()).await;
+            report = self.invoke(json!({ "job": "resume", "run_id": run_id })).await?;
+        }
+        Err(format!("the run does not end: {report:?}").into())
+    }
+
+    async fn invoke(&self, event: serde_json::Value) -> Outcome<Report> {
         let app = App::new(self.env.clone(), self.config.clone())?;
         let at = self.clock.now().checked_add(jiff::SignedDuration::from_secs(INVOCATION_SECONDS))?;
-        let event = json!({ "job": "capture", "name": "contacts" });
         match Box::pin(app.handle(event, Deadline { at }, "benchmark")).await? {
             Answer::Report(report) => Ok(*report),
             other => Err(format!("expected one report, got {other:?}").into()),
@@ -106,12 +149,21 @@ impl VirtualWorld {
 
 struct InProcess {
     portal: Rc<RefCell<Portal>>,
+    org: Rc<RefCell<Org>>,
     clock: Rc<VirtualClock>,
 }
 
 #[async_trait(?Send)]
 impl HttpService for InProcess {
     async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        if request.uri().host().is_some_and(|host| host.ends_with(".salesforce.com")) {
+            let reply = self.org.borrow_mut().handle(self.clock.now(), &request);
+            self.clock.sleep(reply.latency).await;
+            return match reply.outcome {
+                Answered::Response(response) => Ok(response),
+                _ => Err(HttpError { sent: Sent::Maybe, message: "the connection was cut".to_owned() }),
+            };
+        }
         let reply = self.portal.borrow_mut().handle(self.clock.now(), &request);
         self.clock.sleep(reply.latency).await;
         match reply.response {

@@ -18,7 +18,7 @@ use hubferry::{
     http::client::ReqwestService,
     objects::{Objects, folder::Folder, local::LocalFiles, s3::S3},
     secrets::{Secrets, SecretsManager},
-    state::{Table, dynamo::DynamoTable, file::FileTable},
+    state::{Table, dynamo::DynamoTable, file::FileTable, memory::MemoryTable},
 };
 
 use crate::credentials::{self, Credentials, HUBSPOT_ACCESS_TOKEN};
@@ -121,7 +121,12 @@ pub(crate) async fn open(options: &Place, wish: Use, watcher: Option<Watcher>) -
             if wish == Use::Work {
                 fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
             }
-            (Rc::new(FileTable::new(path.clone())), path.display().to_string())
+            let table: Rc<dyn Table> = match wish {
+                // Nothing is made: what is not there is taken for empty.
+                Use::Check if no_state => Rc::new(MemoryTable::new()),
+                _ => Rc::new(FileTable::new(path.clone())),
+            };
+            (table, path.display().to_string())
         }
     };
     let (config, _) = app::read_settings(&source, &*files).await?;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use anyhow::Result;
 use hubferry::{
     app::Update,
+    report::Report,
     sync::{
         model::{Canon, Choice, Refused, Review, ReviewKind, Side},
         resolve::{self, Resolved},
@@ -102,7 +103,7 @@ struct Resolve {
     value: Option<String>,
     #[command(flatten)]
     place: doors::Place,
-    /// Print one line of JSON: `{"id","state":"applied|open|waiting","review"}`.
+    /// Print one line of JSON: `{"id","state":"applied|open|waiting","review","why","run_id"}`.
     #[arg(long)]
     json: bool,
 }
@@ -168,30 +169,63 @@ async fn decide(options: &Resolve) -> Result<u8> {
         turns::stoppable(env, &watch, Box::pin(resolve::resolve(&doors.app, &options.id, choice, deadline, &owner)))
             .await;
     watch.clear();
-    let (state, review, said, code) = match resolved?? {
-        Resolved::Applied => ("applied", None, "Done.", DONE),
-        Resolved::Open(review) => (
-            "open",
-            Some(review),
-            "Nothing was written: one of the two has changed since it was shown. It is open again, with the new values.",
-            FAILED,
-        ),
-        Resolved::Waits => (
-            "waiting",
-            None,
-            "The decision is stored. Another process holds a run of the sync; the next one carries it out.",
-            SAVED,
-        ),
-    };
+    let resolved = resolved??;
     if options.json {
-        text::json_line(&json!({ "id": options.id, "state": state, "review": review.as_deref().map(Told::from) }))?;
-        return Ok(code);
+        text::json_line(&resolved_json(&options.id, &resolved)?)?;
+    } else {
+        text::print(&resolved_text(&resolved, &doors, text::has_colour()))?;
     }
-    text::print(&format!("{}\n", wrap("", said, WIDTH).join("\n")))?;
-    if let Some(review) = review {
-        text::print(&review_text(&review, &doors, text::has_colour()))?;
+    Ok(match resolved {
+        Resolved::Applied(_) => DONE,
+        Resolved::Open(..) => FAILED,
+        Resolved::Waits(_) => SAVED,
+    })
+}
+
+fn resolved_json(id: &str, resolved: &Resolved) -> Result<Value> {
+    let (state, review, why, run_id) = match resolved {
+        Resolved::Applied(report) => ("applied", None, &[][..], report.run_id.as_deref()),
+        Resolved::Open(review, why) => ("open", Some(serde_json::to_value(Told::from(&**review))?), &**why, None),
+        Resolved::Waits(run_id) => ("waiting", None, &[][..], Some(run_id.as_str())),
+    };
+    Ok(json!({ "id": id, "state": state, "review": review, "why": why, "run_id": run_id }))
+}
+
+fn resolved_text(resolved: &Resolved, doors: &Doors, colour: bool) -> String {
+    let mut lines = Vec::new();
+    match resolved {
+        Resolved::Applied(report) => {
+            lines.extend(wrap("Done: ", &written(report), WIDTH));
+            lines.extend(report.notes.iter().flat_map(|note| wrap("  ", note, WIDTH)));
+        }
+        Resolved::Open(review, why) => {
+            lines.push("It was not carried out, and is open again:".to_owned());
+            lines.extend(why.iter().flat_map(|why| wrap("  ", why, WIDTH)));
+            lines.push(String::new());
+            lines.push(review_text(review, doors, colour));
+        }
+        Resolved::Waits(run_id) => {
+            let text =
+                format!("The decision is stored. Run {run_id} is at work; the sync carries it out when that is over.");
+            lines.extend(wrap("", &text, WIDTH));
+        }
     }
-    Ok(code)
+    let text = lines.join("\n");
+    if text.ends_with('\n') { text } else { format!("{text}\n") }
+}
+
+/// What a run has written, in a sentence.
+fn written(report: &Report) -> String {
+    let Some(sync) = &report.sync else { return "nothing was written".to_owned() };
+    let mut parts = Vec::new();
+    for (writes, name) in [(&sync.hubspot, "HubSpot"), (&sync.salesforce, "Salesforce")] {
+        for (count, word) in [(writes.created, "created"), (writes.updated, "updated"), (writes.deleted, "deleted")] {
+            if count > 0 {
+                parts.push(format!("{} {word} in {name}", grouped(count)));
+            }
+        }
+    }
+    if parts.is_empty() { "nothing had to be written".to_owned() } else { parts.join(", ") }
 }
 
 /// What was decided.
@@ -264,8 +298,10 @@ impl<'r> From<&'r Review> for Told<'r> {
 /// What can be decided about it.
 fn choices(kind: ReviewKind) -> &'static [&'static str] {
     match kind {
-        ReviewKind::Conflict | ReviewKind::Flip | ReviewKind::Taken => &["salesforce", "hubspot", "value"],
-        ReviewKind::Duplicate | ReviewKind::Identity | ReviewKind::Merge => &["value", "keep"],
+        ReviewKind::Conflict | ReviewKind::Flip | ReviewKind::Taken => &["salesforce", "hubspot", "value", "keep"],
+        ReviewKind::Duplicate | ReviewKind::Identity => &["value", "keep"],
+        // It closes by itself when the two are merged on the other side too.
+        ReviewKind::Merge => &["keep"],
         ReviewKind::Delete => &["salesforce", "hubspot", "keep"],
     }
 }
@@ -423,6 +459,9 @@ fn meaning(review: &Review, word: &'static str) -> (&'static str, String) {
         (ReviewKind::Conflict | ReviewKind::Flip | ReviewKind::Taken, "value") => {
             ("VALUE", "this value is written on both sides; --value '' for blank".to_owned())
         }
+        (ReviewKind::Conflict | ReviewKind::Flip | ReviewKind::Taken, "keep") => {
+            ("keep", "leave both as they are, until one of them is changed again".to_owned())
+        }
         (ReviewKind::Conflict | ReviewKind::Flip | ReviewKind::Taken, _) => {
             (word, format!("{name}'s value is written in {}", side.other().name()))
         }
@@ -431,6 +470,10 @@ fn meaning(review: &Review, word: &'static str) -> (&'static str, String) {
             (word, format!("as in {name}: delete the record in {} too", side.other().name()))
         }
         (ReviewKind::Delete, _) => (word, format!("as in {name}: create the record again in {}", side.other().name())),
+        (ReviewKind::Merge, _) => (
+            "keep",
+            "leave them as they are; or merge the two on the other side, and the review closes by itself".to_owned(),
+        ),
         (_, "keep") => ("keep", "leave them without a counterpart, for good".to_owned()),
         _ => ("ID", "the record of the other side that is the counterpart".to_owned()),
     }
@@ -522,6 +565,6 @@ mod tests {
         assert_eq!(members, expected);
         assert_eq!(told["kind"], "conflict");
         assert!(told["hubspot_before"].is_null());
-        assert_eq!(told["choices"], json!(["salesforce", "hubspot", "value"]));
+        assert_eq!(told["choices"], json!(["salesforce", "hubspot", "value", "keep"]));
     }
 }

@@ -301,6 +301,10 @@ fn position(position: &Value) -> String {
         position.get("salesforceTimestamp").and_then(Value::as_str),
         position.get("hubspotTimestamp").and_then(Value::as_str),
     ) {
+        let [salesforce, hubspot] = [salesforce, hubspot].map(|at| match at.parse::<Timestamp>() {
+            Ok(at) => at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            Err(_) => at.to_owned(),
+        });
         return format!("Salesforce's changes to {salesforce}, HubSpot's to {hubspot}");
     }
     match (text("mode"), position.get("byte")) {

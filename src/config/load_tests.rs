@@ -10,6 +10,7 @@ use crate::{
 
 const EXAMPLE: &str = include_str!("../../examples/hubferry.yaml");
 const MINIMAL: &str = include_str!("../../examples/minimal.yaml");
+const SYNC: &str = include_str!("../../examples/sync.yaml");
 
 fn message(text: &str) -> String {
     let error = parse(text, "hubferry.yaml").expect_err(text);
@@ -33,6 +34,7 @@ fn the_examples_are_read_and_survive_a_round_trip() {
     let again = parse(&serde_json::to_string_pretty(&config).unwrap(), "again.json").unwrap();
     assert_eq!(again, config);
 
+    assert_eq!(parse(SYNC, "sync.yaml").unwrap().syncs.len(), 1);
     let minimal = parse(MINIMAL, "hubferry.yaml").unwrap();
     assert_eq!(minimal.hubspot["default"].base_url, "https://api.hubapi.com");
     assert_eq!(parse(&format!("\u{feff}{MINIMAL}").replace('\n', "\r\n"), "x").unwrap(), minimal);

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::{Error, Result, clock::Deadline, codes, record::ObjectType};
 
+/// How often a list of properties that is empty is asked for.
+const LIST_TRIES_MAX: u32 = 3;
+
 /// How long definitions are believed.
 pub const SCHEMA_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
@@ -96,7 +99,18 @@ impl Account {
         {
             return Ok(Rc::clone(&cached.schema));
         }
-        let list: Page<PropertyDefinition> = self.page(Call::get(self.paths.properties(object, "")), deadline).await?;
+        let mut list: Page<PropertyDefinition> = Page { results: Vec::new(), paging: None };
+        for _ in 0..LIST_TRIES_MAX {
+            list = self.page(Call::get(self.paths.properties(object, "")), deadline).await?;
+            if !list.results.is_empty() {
+                break;
+            }
+        }
+        if list.results.is_empty() {
+            // Every object has some: a mapping checked against none would be told to be wrong in every place.
+            let message = format!("HubSpot lists no property of {object}");
+            return Err(Error::new(crate::ErrorKind::Unknown, codes::HUBSPOT_ANSWER_UNREADABLE, message));
+        }
         let properties = list
             .results
             .into_iter()
@@ -165,6 +179,11 @@ impl Account {
         }
         let message = format!("property `{}` of {object} was created and does not show up", property.name);
         Err(Error::new(crate::ErrorKind::Unavailable { retry_after: None }, codes::HUBSPOT_UNAVAILABLE, message))
+    }
+
+    /// Forgets the definitions of an object, so that the next [`Account::schema`] asks.
+    pub fn forget_schema(&self, object: &ObjectType) {
+        self.schemas.borrow_mut().remove(object);
     }
 
     /// The account's id and time zone; asked once. The day's limit ends at this zone's midnight from then on.

@@ -149,6 +149,7 @@ impl Job {
         if candidates.is_empty() {
             return Ok(());
         }
+        self.just_linked.clear();
         let links = self.links_of(side, &candidates).await?;
         let (mut linked, mut unlinked) = (Vec::new(), Vec::new());
         for candidate in candidates {
@@ -251,6 +252,7 @@ impl Job {
                 }
                 salesforce.extend(self.read_salesforce(BTreeSet::from([winner])).await?);
             }
+            self.rename_reviews(&mut link).await?;
             let record = hubspot.get(&link.hubspot_id).cloned();
             let record = match record {
                 None if link.hubspot_id != before.hubspot_id => {
@@ -350,6 +352,8 @@ impl Job {
         works: &mut Vec<Work>,
     ) -> Result<Vec<Creation>> {
         let mut creations = Vec::new();
+        let mut unlinked = unlinked;
+        unlinked.retain(|candidate| !self.just_linked.contains(&candidate.id));
         if unlinked.is_empty() {
             return Ok(creations);
         }
@@ -410,7 +414,10 @@ impl Job {
                         }
                     }
                     let mut link = blank_link(record.id.clone(), salesforce_id);
-                    adopt_sent(&mut link, candidate.creating.as_ref());
+                    if let Some(sent) = &candidate.creating {
+                        let seen = (sight_hubspot(&self.mapping, &record), sight_salesforce(&self.mapping, &row));
+                        adopt_sent(&mut link, sent, side, &seen.0, &seen.1);
+                    }
                     works.push(self.pair_of(link, None, &record, &row, &candidate));
                 }
                 Match::Create if self.may_create(side.other()) => {
@@ -773,7 +780,7 @@ impl Job {
                 before.hubspot_read < work.hubspot.modified + READ_MARGIN_MS
                     || before.salesforce_read < work.salesforce.modified + READ_MARGIN_MS
             });
-            if differs || was_read_long_ago {
+            if (differs || was_read_long_ago) && super::links::check(&link).is_ok() && work.before.is_some() {
                 changed.push(link);
             }
         }
@@ -846,7 +853,7 @@ impl Job {
                 continue;
             };
             let known = self.open.get(id);
-            let kind = known.map_or(ReviewKind::Conflict, |known| known.kind);
+            let kind = self.kind_of(id, &work.link, &pair.key);
             let why = known.map_or_else(|| why_of(kind).to_owned(), |known| known.why.clone());
             let shown = |of: &Canon| of.clone().filter(|_| !state.new);
             reviews.push(Review {
@@ -903,8 +910,22 @@ impl Job {
         self.open.entry(id).or_insert(review);
     }
 
+    /// A link that no item of the table can hold: one record with very long texts does not keep the others from being stored.
+    async fn settle_too_large(&mut self, works: &mut [Work]) -> Result<()> {
+        for work in works.iter_mut().filter(|work| !work.settled) {
+            let Err(error) = super::links::check(&work.link) else { continue };
+            (work.settled, work.rejected) = (true, true);
+            let ids = (Some(work.link.hubspot_id.clone()), Some(work.link.salesforce_id.clone()));
+            let mut refused = self.refused(ids, Side::Hubspot, 1);
+            refused.reason = error.message().to_owned();
+            self.refuse(refused).await?;
+        }
+        Ok(())
+    }
+
     /// Stores links under their versions; those that somebody else has changed are put off.
     pub(super) async fn store_intents(&mut self, works: &mut [Work]) -> Result<()> {
+        self.settle_too_large(works).await?;
         let mut places = Vec::new();
         let mut links = Vec::new();
         for (at, work) in works.iter().enumerate() {
@@ -928,6 +949,7 @@ impl Job {
 
     /// Makes the links of pairs that were found to belong together; who is faster than us wins.
     pub(super) async fn make_links(&mut self, works: &mut [Work]) -> Result<()> {
+        self.settle_too_large(works).await?;
         let links = self.links.clone();
         let places: Vec<usize> = works
             .iter()
@@ -1023,11 +1045,31 @@ pub(super) fn blank_link(hubspot_id: String, salesforce_id: SalesforceId) -> Lin
     }
 }
 
-/// What a record was created with is what the two agreed on.
-pub(super) fn adopt_sent(link: &mut Link, sent: Option<&BTreeMap<String, Canon>>) {
-    for (key, canon) in sent.into_iter().flatten() {
-        let state = FieldState { hubspot: canon.clone(), salesforce: canon.clone(), ..FieldState::default() };
+/// What a record was created with, from the one of `source`, is what the two agreed on. What could not be carried over stays where it is:
+/// a record that we have made ourselves takes nothing away from the one that it was made from.
+pub(super) fn adopt_sent(
+    link: &mut Link,
+    sent: &BTreeMap<String, Canon>,
+    source: Side,
+    hubspot: &Sighted,
+    salesforce: &Sighted,
+) {
+    let blank = None;
+    let canon = |of: &Sighted, key: &str| of.fields.get(key).map_or(&blank, |seen| &seen.canon).clone();
+    for (key, written) in sent {
+        // The record it was made from may hold more than the other one can, and may have been edited since: then it holds something else.
+        let state = FieldState { hubspot: written.clone(), salesforce: written.clone(), ..FieldState::default() };
         link.fields.insert(key.clone(), state);
+    }
+    let (from, made) = match source {
+        Side::Hubspot => (hubspot, salesforce),
+        Side::Salesforce => (salesforce, hubspot),
+    };
+    for (key, seen) in &from.fields {
+        if seen.canon.is_some() && !sent.contains_key(key) && canon(made, key).is_none() {
+            let (hubspot, salesforce) = (canon(hubspot, key), canon(salesforce, key));
+            link.fields.insert(key.clone(), FieldState { hubspot, salesforce, ..FieldState::default() });
+        }
     }
 }
 

@@ -285,6 +285,8 @@ impl Job {
         salesforce: Option<SalesforceId>,
     ) -> Result<bool> {
         let old = link.clone();
+        self.just_linked.extend(hubspot.clone());
+        self.just_linked.extend(salesforce.as_ref().map(ToString::to_string));
         if self.links.move_to(link, hubspot, salesforce).await? {
             for id in [self.delete_review_id(&old), self.merge_review_id(&old)] {
                 self.close_review(&id).await?;
@@ -293,6 +295,30 @@ impl Job {
         }
         self.put_off(Side::Hubspot, &old.hubspot_id).await?;
         Ok(false)
+    }
+
+    /// Fields that wait go on waiting under the ids that the pair has now: one of its records may have been merged into another.
+    pub(super) async fn rename_reviews(&mut self, link: &mut Link) -> Result<()> {
+        let (hubspot, salesforce) = (link.hubspot_id.clone(), link.salesforce_id.clone());
+        for (key, state) in &mut link.fields {
+            let Some(id) = state.frozen.clone() else { continue };
+            let now = |kind| self.field_review_id(kind, &hubspot, &salesforce, key);
+            if [ReviewKind::Conflict, ReviewKind::Flip, ReviewKind::Taken].into_iter().any(|kind| now(kind) == id) {
+                continue;
+            }
+            let kind = self.open.get(&id).map_or(ReviewKind::Conflict, |review| review.kind);
+            let new = now(kind);
+            if let Some(mut review) = self.open.get(&id).cloned() {
+                review.id.clone_from(&new);
+                review.hubspot_id = Some(hubspot.clone());
+                review.salesforce_id = Some(salesforce.clone());
+                (review.version, review.choice) = (0, None);
+                self.open.entry(new.clone()).or_insert(review);
+            }
+            state.frozen = Some(new);
+            self.close_review(&id).await?;
+        }
+        Ok(())
     }
 
     /// The record of `side` was merged into that of another pair: merged on the other side too, or a person has to.

@@ -103,7 +103,7 @@ enum Claim {
     /// It points there, under a mark of this moment.
     Held,
     /// The record has this link.
-    Taken(Link),
+    Taken(Box<Link>),
     /// Somebody else was quicker: look again.
     Crossed,
 }
@@ -170,9 +170,9 @@ impl Links {
                 Claim::Held => {}
                 Claim::Taken(existing) => {
                     return Ok(if existing.hubspot_id == link.hubspot_id {
-                        Created::Hubspot(existing)
+                        Created::Hubspot(*existing)
                     } else {
-                        Created::Salesforce(existing)
+                        Created::Salesforce(*existing)
                     });
                 }
                 Claim::Crossed => continue,
@@ -348,7 +348,7 @@ impl Links {
                 },
                 None => {
                     if let Some(link) = own.link.clone().filter(|link| name.is_of(link)) {
-                        return Ok(Claim::Taken(link));
+                        return Ok(Claim::Taken(Box::new(link)));
                     }
                 }
             }
@@ -365,7 +365,7 @@ impl Links {
         let key = self.key(Name::Hubspot(slot));
         let stored = self.table.get(&key).await?.map_or(Ok(Stored::default()), |item| Stored::of(&key, &item))?;
         if let Some(link) = stored.link.filter(|link| name.is_of(link)) {
-            return Ok(Claim::Taken(link));
+            return Ok(Claim::Taken(Box::new(link)));
         }
         let writer = self.marks.next();
         let update = Update {

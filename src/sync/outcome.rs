@@ -117,6 +117,25 @@ impl Job {
         Ok(())
     }
 
+    pub(super) fn field_review_id(
+        &self,
+        kind: ReviewKind,
+        hubspot: &str,
+        salesforce: &SalesforceId,
+        key: &str,
+    ) -> String {
+        Reviews::id_of(&self.sync.name, kind, Some(hubspot), Some(salesforce.as_str()), Some(key))
+    }
+
+    /// Why a field waits: as its review says, or, where a process died before it was opened, as its id does.
+    pub(super) fn kind_of(&self, id: &str, link: &Link, key: &str) -> ReviewKind {
+        let told = self.open.get(id).map(|review| review.kind);
+        told.unwrap_or_else(|| {
+            let is = |kind: &ReviewKind| self.field_review_id(*kind, &link.hubspot_id, &link.salesforce_id, key) == id;
+            [ReviewKind::Flip, ReviewKind::Taken].into_iter().find(is).unwrap_or(ReviewKind::Conflict)
+        })
+    }
+
     pub(super) fn delete_review_id(&self, link: &Link) -> String {
         let salesforce = link.salesforce_id.as_str();
         Reviews::id_of(&self.sync.name, ReviewKind::Delete, Some(&link.hubspot_id), Some(salesforce), None)

@@ -42,7 +42,7 @@ impl Reviews {
         Self { table, marks: Marks::new(rng), sync: sync.to_owned() }
     }
 
-    /// The id of the review of this: [`ID_CHARS`] lower-case letters and digits, the first a letter.
+    /// The id of the review of this: ten lower-case letters and digits, the first a letter.
     pub fn id_of(
         sync: &str,
         kind: ReviewKind,

@@ -119,6 +119,8 @@ pub(super) struct Job {
     pub(super) refused_lines: Vec<u8>,
     /// What was refused before, by its ids and field, with the hash of its inputs.
     pub(super) refused_before: BTreeMap<(Option<String>, Option<SalesforceId>, Option<String>), u64>,
+    /// Records of this chunk that a link has come to since their links were looked up.
+    pub(super) just_linked: BTreeSet<String>,
     /// Records of which anything was refused before.
     pub(super) refused_ids: BTreeSet<String>,
     /// Salesforce's records of links whose HubSpot record was merged into one that this run has seen.
@@ -201,6 +203,7 @@ impl Job {
             planner: None,
             refused_lines: Vec::new(),
             refused_before: BTreeMap::new(),
+            just_linked: BTreeSet::new(),
             refused_ids: BTreeSet::new(),
             again: BTreeSet::new(),
             freed: BTreeSet::new(),
@@ -295,7 +298,21 @@ impl Job {
     /// The mapping, checked against both systems, and whether they are those that the links are of.
     pub(super) async fn prepare(&mut self) -> Result<()> {
         let calls_until = self.calls_until();
-        let (links, hubspot, salesforce) = schemas(&self.sync, &self.account, &self.org, calls_until).await?;
+        let mapping = match self.mapped(calls_until).await {
+            // A list of fields that is cut short looks the same: what is missing is believed when it is missing twice.
+            Err(error) if error.kind() == ErrorKind::Invalid => {
+                self.account.forget_schema(&self.resource.object);
+                self.org.forget_schemas();
+                self.mapped(calls_until).await?
+            }
+            mapping => mapping?,
+        };
+        self.mapping = Rc::new(mapping);
+        self.check_identity(calls_until).await
+    }
+
+    async fn mapped(&self, deadline: Deadline) -> Result<Mapping> {
+        let (links, hubspot, salesforce) = schemas(&self.sync, &self.account, &self.org, deadline).await?;
         let needs = [
             (Side::Hubspot, &links.hubspot_property, fields::hubspot_need(&links, &hubspot)),
             (Side::Salesforce, &links.salesforce_field, fields::salesforce_need(&links, &salesforce)),
@@ -312,16 +329,14 @@ impl Job {
             let message = format!("records cannot be told apart on both sides: {}", wrong.join("; "));
             return Err(Error::invalid(codes::SYNC_SETUP, message));
         }
-        let mapping = fields::compile(&self.sync, &links, &hubspot, &salesforce).map_err(|problems| {
+        fields::compile(&self.sync, &links, &hubspot, &salesforce).map_err(|problems| {
             let mut message = String::from("the fields do not fit the two systems; nothing was written");
             for problem in problems {
                 message.push_str("\n- ");
                 message.push_str(&problem);
             }
             Error::invalid(codes::MAPPING_INVALID, message)
-        })?;
-        self.mapping = Rc::new(mapping);
-        self.check_identity(calls_until).await
+        })
     }
 
     async fn check_identity(&mut self, deadline: Deadline) -> Result<()> {

@@ -395,7 +395,9 @@ impl Job {
     /// A record was created: the two become a pair, and are brought in step as any other.
     fn created(&self, one: Made, record: &HubspotRecord, row: &Row, id: SalesforceId, works: &mut Vec<Work>) {
         let mut link = blank_link(record.id.clone(), id);
-        adopt_sent(&mut link, Some(&one.sent));
+        let source = one.creation.on.other();
+        let seen = (sight_hubspot(&self.mapping, record), sight_salesforce(&self.mapping, row));
+        adopt_sent(&mut link, &one.sent, source, &seen.0, &seen.1);
         // What it was created from may hold more than the other side can.
         for (key, state) in &mut link.fields {
             let Some(seen) = one.sighted.fields.get(key) else { continue };

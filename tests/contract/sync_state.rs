@@ -14,7 +14,9 @@ use hubferry::{
     clock::Rng,
     codes,
     salesforce::model::SalesforceId,
-    state::{Changed, Condition, Item, Key, Table, Update, Value, file::FileTable, memory::MemoryTable},
+    state::{
+        Changed, Condition, Item, Key, Table, Update, Value, dynamo::DynamoTable, file::FileTable, memory::MemoryTable,
+    },
     sync::{
         links::{self, Created, Links},
         model::{Choice, FieldState, Link, Refused, Review, ReviewField, ReviewKind, Side, Status, Todo, TodoWhy},
@@ -22,6 +24,8 @@ use hubferry::{
         todo::{Refusals, Todos},
     },
 };
+
+use super::table::{create_table, dynamodb};
 
 /// What befalls the write of this number, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,7 +222,9 @@ async fn perform(links: &Links, doing: Doing) -> Result<bool> {
 }
 
 /// What there is, what is done, what there is afterwards.
-fn stories() -> Vec<(Vec<Doing>, Doing, Vec<(usize, usize)>)> {
+type Story = (Vec<Doing>, Doing, Vec<(usize, usize)>);
+
+fn stories() -> Vec<Story> {
     use Doing::{Create, Move, Remove, Store};
     vec![
         (vec![], Create(0, 0), vec![(0, 0)]),
@@ -249,20 +255,41 @@ fn stories() -> Vec<(Vec<Doing>, Doing, Vec<(usize, usize)>)> {
     ]
 }
 
+/// Tells all stories, each on an empty table.
+async fn tell_stories<T: Table + 'static>(empty: impl AsyncFn() -> T) {
+    for (before, doing, after) in stories() {
+        let table: Rc<dyn Table> = Rc::new(empty().await);
+        let links = links_on(&table, 1);
+        for step in &before {
+            assert!(perform(&links, *step).await.unwrap(), "{step:?} of {before:?}");
+            all(&table).await;
+        }
+        assert!(perform(&links, doing).await.unwrap(), "{doing:?} after {before:?}");
+        let after: Vec<_> = after.iter().map(|(h, s)| (hubspot(*h), salesforce(*s))).collect();
+        assert_eq!(pairs(&all(&table).await), after, "{doing:?} after {before:?}");
+    }
+}
+
 #[tokio::test]
 async fn links_are_found_from_both_sides_after_everything_that_can_be_done_to_them() {
-    for (before, doing, after) in stories() {
-        for (table, _folder) in tables() {
-            let links = links_on(&table, 1);
-            for step in &before {
-                assert!(perform(&links, *step).await.unwrap(), "{step:?} of {before:?}");
-                all(&table).await;
-            }
-            assert!(perform(&links, doing).await.unwrap(), "{doing:?} after {before:?}");
-            let after: Vec<_> = after.iter().map(|(h, s)| (hubspot(*h), salesforce(*s))).collect();
-            assert_eq!(pairs(&all(&table).await), after, "{doing:?} after {before:?}");
-        }
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let number = Cell::new(0);
+    tell_stories(async || MemoryTable::new()).await;
+    tell_stories(async || {
+        number.set(number.get() + 1);
+        FileTable::new(folder.path().join(format!("{}.json", number.get())))
+    })
+    .await;
+    dynamodb(async |client| {
+        tell_stories(async || {
+            number.set(number.get() + 1);
+            let name = format!("state-{}", number.get());
+            create_table(&client, &name).await;
+            DynamoTable::new(client.clone(), name)
+        })
+        .await;
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -270,24 +297,29 @@ async fn a_death_before_or_after_any_write_leaves_links_that_agree_and_doing_it_
     for (before, doing, after) in stories() {
         let after: Vec<_> = after.iter().map(|(h, s)| (hubspot(*h), salesforce(*s))).collect();
         let mut deaths = 0;
-        for fate in (1..20).flat_map(|n| [Fate::DiesBefore(n), Fate::DiesAfter(n)]) {
-            for (table, _folder) in tables() {
-                for step in &before {
-                    perform(&links_on(&table, 1), *step).await.unwrap();
-                }
-                let there = pairs(&all(&table).await);
-                let process = Process::new(Rc::clone(&table), fate);
-                let dying: Rc<dyn Table> = Rc::<Process>::clone(&process);
-                let died = perform(&links_on(&dying, 2), doing).await.is_err();
-                assert_eq!(died, process.dead.get());
-                let left = pairs(&all(&table).await);
-                assert!(left == there || left == after, "{doing:?} after {before:?}, {fate:?}: {left:?}");
-                assert!(perform(&links_on(&table, 3), doing).await.unwrap(), "{doing:?} after {before:?}, {fate:?}");
-                assert_eq!(pairs(&all(&table).await), after, "{doing:?} after {before:?}, {fate:?}");
-                deaths += u32::from(died);
+        for (table_number, fate) in
+            (1..20).flat_map(|n| [Fate::DiesBefore(n), Fate::DiesAfter(n)]).flat_map(|fate| [(0, fate), (1, fate)])
+        {
+            let Some((table, _folder)) = tables().into_iter().nth(table_number) else { continue };
+            for step in &before {
+                perform(&links_on(&table, 1), *step).await.unwrap();
             }
+            let there = pairs(&all(&table).await);
+            let process = Process::new(Rc::clone(&table), fate);
+            let dying: Rc<dyn Table> = Rc::<Process>::clone(&process);
+            let died = perform(&links_on(&dying, 2), doing).await.is_err();
+            assert_eq!(died, process.dead.get());
+            if !died {
+                // It does not write so often.
+                break;
+            }
+            let left = pairs(&all(&table).await);
+            assert!(left == there || left == after, "{doing:?} after {before:?}, {fate:?}: {left:?}");
+            assert!(perform(&links_on(&table, 3), doing).await.unwrap(), "{doing:?} after {before:?}, {fate:?}");
+            assert_eq!(pairs(&all(&table).await), after, "{doing:?} after {before:?}, {fate:?}");
+            deaths += 1;
         }
-        assert!(deaths >= 4, "{doing:?}: it writes at least once");
+        assert!(deaths >= 4, "{doing:?}: it writes at least once, on both tables");
     }
 }
 
@@ -570,8 +602,8 @@ async fn step(
 
 #[tokio::test]
 async fn whatever_processes_do_at_once_and_wherever_they_die_links_agree_and_no_change_is_overwritten() {
-    let seeds = std::env::var("SIM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300);
-    for seed in 0..seeds {
+    // Most faults that were put in on trial were found by the first ten.
+    for seed in 0..300 {
         turmoil(seed).await;
     }
 }
@@ -793,7 +825,7 @@ async fn refusals_are_kept_one_a_record_and_field() {
         refusals.remove_field(Some("1"), None, Some("Phone")).await.unwrap();
         assert_eq!(refusals.list(10).await.unwrap(), [whole, only_salesforce.clone()]);
         refusals.remove_field(Some("1"), None, None).await.unwrap();
-        assert_eq!(refusals.list(10).await.unwrap(), [only_salesforce.clone()]);
+        assert_eq!(refusals.list(10).await.unwrap(), std::slice::from_ref(&only_salesforce));
         refusals.put(&refused(None, 2)).await.unwrap();
         refusals.remove(Some("1"), only_salesforce.salesforce_id.as_ref()).await.unwrap();
         assert_eq!(refusals.list(10).await.unwrap(), []);

@@ -199,24 +199,30 @@ async fn a_file_keeps_the_contract_of_a_table() {
 
 #[tokio::test]
 async fn dynamodb_keeps_the_contract_of_a_table() {
-    let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let test = async {
-        let client = aws::Clients::new(&aws::stand_in(&endpoint)).dynamodb;
+    dynamodb(async |client| {
         create_table(&client, "state").await;
         table_contract(&DynamoTable::new(client.clone(), "state")).await;
 
         let error = DynamoTable::new(client, "elsewhere").get(&Key::new("a", "b")).await.unwrap_err();
         assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, codes::STATE_UNAVAILABLE));
         assert!(error.hint().contains("elsewhere"), "{}", error.hint());
-    };
+    })
+    .await;
+}
+
+/// Runs `test` with a client of an empty DynamoDB.
+pub(super) async fn dynamodb(test: impl AsyncFnOnce(aws_sdk_dynamodb::Client)) {
+    let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let client = aws::Clients::new(&aws::stand_in(&endpoint)).dynamodb;
     tokio::select! {
         () = dynoxide::server::serve_on(listener, dynoxide::Database::memory().unwrap()) => panic!("the server ended"),
-        () = test => {}
+        () = test(client) => {}
     }
 }
 
-async fn create_table(client: &aws_sdk_dynamodb::Client, name: &str) {
+/// Makes a table with our two keys.
+pub(super) async fn create_table(client: &aws_sdk_dynamodb::Client, name: &str) {
     let mut request = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
     for (attribute, key) in [("pk", KeyType::Hash), ("sk", KeyType::Range)] {
         let text = AttributeDefinition::builder().attribute_name(attribute).attribute_type(ScalarAttributeType::S);

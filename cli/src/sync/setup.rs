@@ -16,6 +16,8 @@ struct Told {
     name: String,
     /// Nothing is needed any more: the sync can run.
     ready: bool,
+    /// The HubSpot property was made just now.
+    created: bool,
     hubspot: Field,
     salesforce: Field,
     /// Of the mapping.
@@ -61,6 +63,7 @@ pub(super) async fn run(doors: &Doors, sync: &Sync, options: &Options, watch: &W
     let told = Told {
         name: sync.name.clone(),
         ready: matches!((&found.hubspot, &found.salesforce), (Need::Fine, Need::Fine)) && found.problems.is_empty(),
+        created: found.created,
         hubspot: Field::new(sync.hubspot_object.as_str(), found.hubspot_property, found.hubspot),
         salesforce: Field::new(&sync.salesforce_object, found.salesforce_field, found.salesforce),
         problems: found.problems,
@@ -79,6 +82,7 @@ fn page(told: &Told, colour: bool) -> String {
     page.heading(&format!("sync {name}: {}", if told.ready { "ready" } else { "not ready" }));
     page.wrapped("  HubSpot     ", &told.hubspot.said());
     match told.hubspot.state {
+        "fine" if told.created => page.wrapped("              ", "made just now"),
         "fine" => {}
         "missing" => page.wrapped(
             "           -> ",
@@ -125,6 +129,7 @@ mod tests {
         let told = Told {
             name: "people".to_owned(),
             ready: false,
+            created: false,
             hubspot: Field::new("contacts", "sf_contact_id_ext".to_owned(), Need::Missing),
             salesforce: Field::new(
                 "Contact",

@@ -60,6 +60,7 @@ pub(crate) fn report(report: &Report, state: &str, colour: bool) -> String {
     {
         let lag = report.sync.as_ref().and_then(|sync| sync.lag_seconds);
         let lag = lag.map(|lag| format!(", {} s behind its clock", grouped(lag))).unwrap_or_default();
+        let [salesforce, hubspot] = [salesforce, hubspot].map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ"));
         page.wrapped("  position  ", &format!("Salesforce's changes to {salesforce}, HubSpot's to {hubspot}{lag}"));
     }
     if let Some(run_id) = &report.run_id {
@@ -110,7 +111,7 @@ fn numbers(page: &mut Page, report: &Report, sync: &SyncReport) {
     let of = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
     page.wrapped("  records   ", &format!("{} looked at{of}", grouped(rows.read)));
     if sync.linked > 0 {
-        page.wrapped("  links     ", &format!("{} records found, or got, their counterpart", grouped(sync.linked)));
+        page.wrapped("  links     ", &format!("{} new", grouped(sync.linked)));
     }
     if sync.associations > 0 {
         page.wrapped("  companies ", &format!("{} primary companies set or taken off", grouped(sync.associations)));

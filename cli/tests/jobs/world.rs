@@ -23,6 +23,8 @@ pub(crate) struct World {
     portal: Arc<Mutex<Portal>>,
     pub(crate) folder: TempDir,
     pub(crate) cloud: Option<Arc<Cloud>>,
+    /// Where the portal is.
+    pub(crate) url: String,
 }
 
 impl World {
@@ -52,7 +54,7 @@ impl World {
              resource: crm.contacts\n    output: s3://crm/captures/contacts/\n    lag_seconds: 1\n"
         );
         fs::write(folder.path().join("hubferry.yaml"), settings).unwrap();
-        Self { portal, folder, cloud: None }
+        Self { portal, folder, cloud: None, url }
     }
 
     /// With an embedded AWS: a bucket, a table and the secret.
