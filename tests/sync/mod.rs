@@ -3,6 +3,7 @@
 
 mod accounts;
 mod bulk;
+mod decisions;
 mod deletes;
 mod identity;
 mod limits;

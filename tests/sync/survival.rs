@@ -38,7 +38,7 @@ fn quick(more: &str) -> Both {
 }
 
 /// Some pairs that are linked, and then work of each kind for the next run.
-async fn work() -> Both {
+pub(super) async fn work() -> Both {
     let both = quick("");
     let mut pairs = Vec::new();
     for at in 0..5 {
