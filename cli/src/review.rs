@@ -225,7 +225,7 @@ fn written(report: &Report) -> String {
             }
         }
     }
-    if parts.is_empty() { "nothing had to be written".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() { "nothing was written now".to_owned() } else { parts.join(", ") }
 }
 
 /// What was decided.
