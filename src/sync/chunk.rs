@@ -17,6 +17,7 @@ use super::{
     records::{GoneRow, HubspotRecord, last_modified, sight_hubspot, sight_salesforce},
     reviews::Reviews,
     run::Job,
+    values::Seen,
 };
 use crate::{
     error::{Error, Result},
@@ -84,6 +85,8 @@ pub(super) struct Work {
     pub(super) todo: bool,
     /// What a person has decided.
     pub(super) choice: Option<Review>,
+    /// Nothing but this field is written: a person has decided about it, and about nothing else.
+    pub(super) only: Option<String>,
     /// HubSpot refused the record and did not say which property: they are sent one by one.
     pub(super) isolate: bool,
     pub(super) is_new: bool,
@@ -330,6 +333,11 @@ impl Job {
             stamp_hubspot: false,
             stamp_salesforce: false,
             todo: candidate.todo,
+            only: self
+                .open
+                .get(candidate.review.as_deref().unwrap_or_default())
+                .filter(|_| self.progress.only_reviews)
+                .and_then(|review| Some(review.field.as_ref()?.key.clone())),
             choice: candidate.review.as_ref().and_then(|id| self.open.get(id)).cloned(),
             isolate: false,
             created: candidate.creating.is_some() && before_is_none,
@@ -550,9 +558,9 @@ impl Job {
         for (key, state) in &mut work.link.fields {
             let Some(review) = state.frozen.as_ref().and_then(|id| self.open.get(id)) else { continue };
             let (ReviewKind::Taken, Some(field)) = (review.kind, &review.field) else { continue };
-            let now = |sighted: &Sighted| sighted.fields.get(key).map(|seen| seen.canon.clone());
-            let changed = now(&work.hubspot).is_some_and(|canon| canon != field.hubspot_value)
-                || now(&work.salesforce).is_some_and(|canon| canon != field.salesforce_value);
+            let now = |sighted: &Sighted| sighted.fields.get(key).map(Seen::shown);
+            let changed = now(&work.hubspot).is_some_and(|shown| shown != field.hubspot_value)
+                || now(&work.salesforce).is_some_and(|shown| shown != field.salesforce_value);
             if changed || self.freed.contains(&review.id) {
                 closed.extend(state.frozen.take());
             }
@@ -579,6 +587,12 @@ impl Job {
         work.stamp_hubspot = hubspot_right.as_ref() != Some(&work.link.salesforce_id);
         let salesforce_right = work.salesforce_cross.as_deref().and_then(hubspot_id_of);
         work.stamp_salesforce = salesforce_right.as_deref() != Some(work.link.hubspot_id.as_str());
+        if let Some(only) = &work.only {
+            let is_it = |pair: usize| self.mapping.pairs.get(pair).is_some_and(|pair| pair.key == *only);
+            work.decision.to_hubspot.retain(|change| is_it(change.pair));
+            work.decision.to_salesforce.retain(|change| is_it(change.pair));
+            (work.stamp_hubspot, work.stamp_salesforce) = (false, false);
+        }
         self.drop_refused(work);
     }
 
@@ -867,8 +881,8 @@ impl Job {
                     key: pair.key.clone(),
                     hubspot: pair.hubspot.to_string(),
                     salesforce: pair.salesforce.clone(),
-                    hubspot_value: ours.canon.clone(),
-                    salesforce_value: theirs.canon.clone(),
+                    hubspot_value: ours.shown(),
+                    salesforce_value: theirs.shown(),
                     hubspot_before: shown(&state.hubspot),
                     salesforce_before: shown(&state.salesforce),
                 }),

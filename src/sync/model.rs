@@ -254,11 +254,11 @@ pub struct ReviewField {
     pub hubspot: String,
     /// Salesforce field.
     pub salesforce: String,
-    /// What HubSpot holds.
+    /// What HubSpot holds, as it shows it.
     pub hubspot_value: Canon,
-    /// What Salesforce holds.
+    /// What Salesforce holds, as it shows it.
     pub salesforce_value: Canon,
-    /// What HubSpot held when the two were in step; null too where they never were.
+    /// What HubSpot held when the two were in step, in the form in which values are compared; null too where they never were.
     pub hubspot_before: Canon,
     /// What Salesforce held when the two were in step.
     pub salesforce_before: Canon,

@@ -221,7 +221,7 @@ impl Job {
                 work.choice = None;
                 continue;
             };
-            if ours.canon != field.hubspot_value || theirs.canon != field.salesforce_value {
+            if ours.shown() != field.hubspot_value || theirs.shown() != field.salesforce_value {
                 // What is shown is brought up to date when the link is stored, and the choice is dropped with it.
                 self.note(format!("review {}: a value has changed since it was shown; it is open again", review.id));
                 work.choice = None;

@@ -27,6 +27,13 @@ pub struct Seen {
     pub raw: String,
 }
 
+impl Seen {
+    /// As a person is shown it; `None` where it is blank.
+    pub fn shown(&self) -> Canon {
+        self.canon.is_some().then(|| self.raw.clone())
+    }
+}
+
 /// Why a value cannot be written on the other side. It concerns this field only; the record's other fields are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldFault {

@@ -372,7 +372,9 @@ impl Both {
         let of = |item: &BTreeMap<String, Attribute>| {
             let Some(Attribute::S(text)) = item.get("json") else { return None };
             let link: hubferry::sync::model::Link = serde_json::from_str(text).ok()?;
-            Some((link.hubspot_id, link.salesforce_id.to_string()))
+            // A pair that is gone is remembered, should it be brought back.
+            let is_gone = link.status == hubferry::sync::model::Status::Gone;
+            (!is_gone).then(|| (link.hubspot_id, link.salesforce_id.to_string()))
         };
         all.iter()
             .filter(|(key, _)| key.pk.starts_with("link#") && key.pk.contains("#h#"))
