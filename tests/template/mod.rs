@@ -3,6 +3,8 @@
 //!
 //! cfn-lint and `sam validate` (see `.ci/run`) know CloudFormation; these know hubferry, and need nothing installed.
 
+mod permissions;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -65,7 +67,7 @@ fn a_message_stays_hidden_for_six_times_as_long_as_its_run_may_take() {
     let template = template();
     let timeout = template["Globals"]["Function"]["Timeout"].as_u64().expect("Timeout");
     assert!((1..=900).contains(&timeout), "Lambda allows at most 900 s, not {timeout}");
-    for queue in ["ImportQueue", "CaptureQueue", "ResumeQueue"] {
+    for queue in ["ImportQueue", "CaptureQueue", "ResumeQueue", "SyncQueue"] {
         let queue = &template["Resources"][queue]["Properties"];
         let visibility = queue["VisibilityTimeout"].as_u64().expect("VisibilityTimeout");
         assert!(visibility >= 6 * timeout, "{visibility} s is less than six times {timeout} s");
@@ -179,39 +181,6 @@ fn a_function_listens_to_the_queue_to_which_its_runs_are_handed_over() {
 }
 
 #[test]
-fn a_capture_may_write_where_it_writes_and_never_reads_what_it_has_written() {
-    let template = template();
-    let mut found = Vec::new();
-    statements(&template["Resources"]["CaptureRunPolicy"], &mut found);
-    let actions = |sid: &str| -> BTreeSet<&str> {
-        let statement = found.iter().find(|statement| statement["Sid"] == sid);
-        one_or_many(&statement.unwrap_or_else(|| panic!("no statement {sid}"))["Action"]).into_iter().collect()
-    };
-    assert_eq!(actions("WriteCaptures"), BTreeSet::from(["s3:PutObject", "s3:DeleteObject"]));
-    assert_eq!(actions("WriteResults"), BTreeSet::from(["s3:PutObject"]));
-    assert_eq!(actions("KeepCaptureState"), BTreeSet::from(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]));
-    let table = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:Query"];
-    assert_eq!(actions("KeepState"), BTreeSet::from(table));
-}
-
-#[test]
-fn a_run_may_do_with_its_state_what_it_does() {
-    let template = template();
-    let mut found = Vec::new();
-    statements(&template["Resources"]["ImportRunPolicy"], &mut found);
-    let actions = |sid: &str| -> BTreeSet<&str> {
-        let statement = found.iter().find(|statement| statement["Sid"] == sid);
-        one_or_many(&statement.unwrap_or_else(|| panic!("no statement {sid}"))["Action"]).into_iter().collect()
-    };
-    // The index is read in one version, block by block: in a bucket with versions that is another permission.
-    let state = ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"];
-    assert_eq!(actions("KeepRunState"), BTreeSet::from(state));
-    assert_eq!(actions("TellMissingFromForbidden"), BTreeSet::from(["s3:ListBucket"]));
-    let table = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:Query"];
-    assert_eq!(actions("KeepState"), BTreeSet::from(table));
-}
-
-#[test]
 fn state_that_nobody_removed_is_removed_at_last_but_not_while_it_is_of_use() {
     let template = template();
     let bucket = &template["Resources"]["Bucket"]["Properties"];
@@ -233,7 +202,7 @@ fn only_objects_in_the_input_folder_wake_the_import_and_never_what_it_writes() {
     assert_eq!(key[0]["prefix"], "InputPrefix");
     let parameter = &template["Parameters"]["InputPrefix"];
     let (allowed, default) = (parameter["AllowedPattern"].as_str().unwrap(), parameter["Default"].as_str().unwrap());
-    for own in ["rejects", "reports", "manifests", "state", "config", "captures"] {
+    for own in ["rejects", "reports", "manifests", "state", "plans", "config", "captures"] {
         assert!(allowed.contains(own), "{own}/ is accepted as the input folder");
         assert!(!default.starts_with(own));
     }
@@ -246,7 +215,7 @@ fn only_jobs_that_exist_are_scheduled() {
         for event in function["Events"].as_object().into_iter().flat_map(|events| events.values()) {
             let Some(input) = event["Properties"]["Input"].as_str() else { continue };
             let input: Value = serde_json::from_str(input).expect("a schedule's input is JSON");
-            let job = if name == "CaptureFunction" { "capture" } else { "resume" };
+            let job = name.trim_end_matches("Function").to_lowercase();
             assert_eq!(input, serde_json::json!({ "job": job }), "{name}");
         }
     }
@@ -264,7 +233,7 @@ fn the_table_and_the_bucket_are_what_the_code_relies_on() {
     let bucket = &template["Resources"]["Bucket"]["Properties"];
     assert_eq!(bucket["VersioningConfiguration"]["Status"], "Enabled");
     assert_eq!(bucket["NotificationConfiguration"]["EventBridgeConfiguration"]["EventBridgeEnabled"], true);
-    for kept in ["Bucket", "Table", "HubSpotSecret", "DeadLetterQueue"] {
+    for kept in ["Bucket", "Table", "HubSpotSecret", "SalesforceSecret", "DeadLetterQueue"] {
         assert_eq!(template["Resources"][kept]["DeletionPolicy"], "Retain", "{kept} goes with the stack");
     }
 }
