@@ -1,6 +1,7 @@
 """The deployed way, without an account: the template is deployed into an AWS on loopback, a CSV is uploaded, and the event travels
 EventBridge -> SQS -> event source mapping -> the real binary -> the HubSpot simulator.
 
+    deployed.py --runs-here FOLDER
     deployed.py --build FOLDER --ministack PROGRAM --sam PROGRAM --simulator PROGRAM --work FOLDER
 
 FOLDER of --build is what `sam build` leaves (template.yaml and the functions' folders). The AWS is ministack: it runs the functions as
@@ -92,6 +93,8 @@ def check(condition, text):
 
 
 def main():
+    if sys.argv[1:2] == ["--runs-here"]:
+        return runs_here(pathlib.Path(sys.argv[2]))
     parser = argparse.ArgumentParser()
     for name in ("build", "ministack", "sam", "simulator", "work"):
         parser.add_argument(f"--{name}", required=True, type=pathlib.Path)
@@ -114,6 +117,13 @@ def main():
             running("ministack", [str(arguments.ministack)], work, stack_env, ready):
         deploy(arguments, plain | aws)
         travel(hubspot)
+
+
+def runs_here(build):
+    """Whether what was built is for this machine: 0 if it is."""
+    machine = {"x86_64": 62, "aarch64": 183}.get(os.uname().machine)
+    binaries = list(build.glob("*/bootstrap"))
+    return int(not binaries or any(int.from_bytes(binary.read_bytes()[18:20], "little") != machine for binary in binaries))
 
 
 def deploy(arguments, env):
