@@ -52,5 +52,6 @@ pub mod report;
 pub mod salesforce;
 pub mod secrets;
 pub mod state;
+mod trust;
 
 pub use error::{Error, ErrorKind, Result};

@@ -2,7 +2,7 @@
 //!
 //! The original knows a hundred kinds of CRC and carries the tables of all of them, 650 kB that hardly compress: a tenth of what is
 //! deployed. The SDK uses three, and hubferry's clients one, CRC-32. `[patch.crates-io]` in the workspace's `Cargo.toml` puts this in its
-//! place; docs/decisions/0017-what-is-left-out-of-the-artefact.md says why.
+//! place; docs/decisions/0017-what-the-artefact-carries.md says why.
 
 /// A kind of CRC, by the names of the crate that this stands in for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
