@@ -52,7 +52,9 @@ impl Glob {
     pub(super) fn new(pattern: &str) -> Result<Self, String> {
         let characters: Vec<char> = pattern.chars().collect();
         let mut parser = Parser { characters: &characters, at: 0 };
-        let ways = parser.sequence(0)?;
+        let mut ways = parser.sequence(0)?;
+        // `**/` alone is taken for `**`: no key ends with a slash but for what a console shows as a folder.
+        ways.iter_mut().filter(|way| **way == [Token::Folders]).for_each(|way| *way = vec![Token::Rest]);
         match parser.next() {
             None => Ok(Self { ways }),
             Some(_) => Err("a `}` without its `{`; write \\} for the character".to_owned()),
@@ -266,6 +268,7 @@ mod tests {
         check("**/a.csv", &["a.csv", "x/y/a.csv"], &["xa.csv"]);
         check("in/**", &["in/a", "in/x/a", "in/"], &["in", "inx/a"]);
         check("**", &["", "a/b"], &[]);
+        check("**/", &["a/b", "a/"], &[]);
         check("in/[a-c!]x", &["in/bx", "in/!x"], &["in/dx", "in/x"]);
         check("in/[!a-c]x", &["in/dx"], &["in/ax", "in//x"]);
         check("in/[]-]x", &["in/]x", "in/-x"], &["in/ax"]);
