@@ -15,7 +15,7 @@ use aws_sdk_s3::{
 };
 use aws_types::service_config::ServiceConfigKey;
 
-use crate::error::ErrorKind;
+use crate::{error::ErrorKind, trust};
 
 /// A connection inside one region is made in milliseconds; three seconds also survive a lost packet or two.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -63,7 +63,12 @@ pub async fn load_as(region: &str, keys: Option<(&str, &str, Option<&str>)>) -> 
 }
 
 fn loader() -> aws_config::ConfigLoader {
-    aws_config::defaults(BehaviorVersion::latest())
+    let loader = aws_config::defaults(BehaviorVersion::latest());
+    let loader = match trust::for_aws() {
+        Some(client) => loader.http_client(client),
+        None => loader,
+    };
+    loader
         .retry_config(retries())
         .timeout_config(timeouts())
         .request_checksum_calculation(RequestChecksumCalculation::WhenSupported)

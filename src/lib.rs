@@ -57,5 +57,6 @@ pub mod secrets;
 pub mod state;
 pub mod sync;
 pub mod trace;
+mod trust;
 
 pub use error::{Error, ErrorKind, Result};

@@ -3,12 +3,12 @@
 //! The libraries below us (AWS SDK, hyper, reqwest, rustls) say nothing below `warn` unless the filter names them, and never
 //! `trace`, whatever the filter says: at that level they write whole requests and answers, with tokens and rows in them.
 
-use std::io;
+use std::{io, str::FromStr};
 
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    filter::{FilterExt, filter_fn},
+    Layer,
+    filter::{FilterExt, Targets, filter_fn},
     fmt::MakeWriter,
     layer::SubscriberExt,
 };
@@ -63,11 +63,14 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = filter.map(str::trim).filter(|filter| !filter.is_empty());
-    let wanted = filter.map(|filter| EnvFilter::builder().parse(format!("{DEFAULT_FILTER},{filter}")));
+    // Levels by name are all that is wanted. `EnvFilter` also filters by the fields of spans, for which it carries a whole engine of
+    // regular expressions into the function.
+    let default = || Targets::from_str(DEFAULT_FILTER).unwrap_or_default();
+    let wanted = filter.map(|filter| Targets::from_str(&format!("{DEFAULT_FILTER},{filter}")));
     let (levels, problem) = match wanted {
         Some(Ok(levels)) => (levels, None),
-        Some(Err(error)) => (EnvFilter::new(DEFAULT_FILTER), Some(error.to_string())),
-        None => (EnvFilter::new(DEFAULT_FILTER), None),
+        Some(Err(error)) => (default(), Some(error.to_string())),
+        None => (default(), None),
     };
     let levels = levels.and(filter_fn(is_harmless));
     let layer = match format {
@@ -148,8 +151,11 @@ mod tests {
 
     #[test]
     fn a_filter_that_cannot_be_read_is_told_and_ignored() {
-        let (_, problem) = subscriber(Format::Json, Some("hubferry=loud"), io::sink);
-        assert!(problem.is_some());
+        assert!(Targets::from_str(DEFAULT_FILTER).is_ok());
+        for filter in ["hubferry=loud", "info,[span{field=1}]=debug", "a=b=c"] {
+            let (_, problem) = subscriber(Format::Json, Some(filter), io::sink);
+            assert!(problem.is_some(), "{filter}");
+        }
         assert_eq!(logged(Format::Plain, Some("hubferry=loud"), || tracing::info!("still here")).lines().count(), 1);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, File},
+    path::Path,
     process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -91,11 +92,22 @@ impl World {
         self.portal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Puts the account elsewhere.
+    pub(crate) fn settle_elsewhere(&self, address: &str) -> Outcome {
+        let path = self.folder.path().join("hubferry.yaml");
+        Ok(fs::write(&path, fs::read_to_string(&path)?.replace(&self.address, address))?)
+    }
+
     /// Starts a process.
     pub(crate) fn process(&self) -> Outcome<Process> {
+        self.process_of(Path::new(env!("CARGO_BIN_EXE_hubferry-lambda")))
+    }
+
+    /// Starts a process of another build.
+    pub(crate) fn process_of(&self, program: &Path) -> Outcome<Process> {
         let log = self.folder.path().join("log");
         let log = File::options().create(true).append(true).open(log)?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hubferry-lambda"));
+        let mut command = Command::new(program);
         command.env_clear().envs(self.cloud.environment());
         command.env("HUBFERRY_CONFIG", self.folder.path().join("hubferry.yaml")).env("HUBFERRY_TABLE", TABLE);
         for (name, value) in [

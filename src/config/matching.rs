@@ -2,9 +2,7 @@
 
 use std::cmp::Reverse;
 
-use globset::{GlobBuilder, GlobMatcher};
-
-use super::{Config, Import};
+use super::{Config, Import, glob::Glob};
 use crate::{Error, Result, codes};
 
 /// Prefixes under which hubferry itself writes. A pattern reaches into them only by naming them, so that
@@ -14,7 +12,7 @@ const OWN_PREFIXES: [&str; 3] = ["rejects/", "reports/", "state/"];
 /// The patterns of all imports, ready to be asked.
 #[derive(Debug)]
 pub struct Matcher {
-    patterns: Vec<(GlobMatcher, Specificity)>,
+    patterns: Vec<(Glob, Specificity)>,
 }
 
 /// How closely a pattern describes a key, the greater the closer: more characters that stand for themselves, then fewer
@@ -81,7 +79,7 @@ impl Config {
 }
 
 /// The glob of a pattern, or what is wrong with it.
-pub(super) fn compile(pattern: &str) -> Result<GlobMatcher, String> {
+pub(super) fn compile(pattern: &str) -> Result<Glob, String> {
     if pattern.is_empty() {
         return Err("is blank".to_owned());
     }
@@ -94,8 +92,7 @@ pub(super) fn compile(pattern: &str) -> Result<GlobMatcher, String> {
     if pattern.split('/').any(|part| part.contains("**") && part != "**") {
         return Err("`**` stands for whole folders: write it between slashes, as in incoming/**/*.csv".to_owned());
     }
-    let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build();
-    glob.map(|glob| glob.compile_matcher()).map_err(|error| format!("not a pattern: {}", error.kind()))
+    Glob::new(pattern).map_err(|text| format!("not a pattern: {text}"))
 }
 
 fn specificity(pattern: &str) -> Specificity {

@@ -6,6 +6,7 @@
 
 mod check;
 pub mod environment;
+mod glob;
 pub mod load;
 mod matching;
 mod rules;

@@ -9,6 +9,7 @@ use super::{
     Cells,
     records::{RecordReader, Start},
     reject::RejectColumns,
+    windows_1252,
 };
 use crate::{
     Error, Result, codes,
@@ -269,13 +270,18 @@ fn beginning(sample: &[u8], encoding: Encoding) -> String {
     // Enough for a document's first tag.
     const BYTES: usize = 512;
     let bytes = sample.get(..BYTES).unwrap_or(sample);
-    let text = match encoding {
-        Encoding::Utf8 => encoding_rs::UTF_8.decode(bytes).0,
-        Encoding::Windows1252 => encoding_rs::WINDOWS_1252.decode(bytes).0,
-        Encoding::Utf16Le => encoding_rs::UTF_16LE.decode(bytes).0,
-        Encoding::Utf16Be => encoding_rs::UTF_16BE.decode(bytes).0,
+    let units = |unit: fn([u8; 2]) -> u16| {
+        let (pairs, _) = bytes.as_chunks::<2>();
+        let units = pairs.iter().map(|pair| unit(*pair));
+        char::decode_utf16(units).map(|character| character.unwrap_or(char::REPLACEMENT_CHARACTER)).collect::<String>()
     };
-    text.trim_start().to_ascii_lowercase()
+    let text = match encoding {
+        Encoding::Utf8 => String::from_utf8_lossy(bytes),
+        Encoding::Windows1252 => windows_1252::decode(bytes),
+        Encoding::Utf16Le => units(u16::from_le_bytes).into(),
+        Encoding::Utf16Be => units(u16::from_be_bytes).into(),
+    };
+    text.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase()
 }
 
 const JSON_LINES: &str = "JSON, where CSV is expected";

@@ -18,6 +18,7 @@ pub mod dialect;
 pub mod lines;
 pub mod records;
 pub mod reject;
+mod windows_1252;
 
 pub use dialect::{COLUMNS_MAX, Dialect, Hints, detect};
 pub use lines::{JsonLines, JsonRecord};

@@ -15,7 +15,7 @@
 
 use memchr::memchr2;
 
-use super::{Cells, dialect::Dialect};
+use super::{Cells, dialect::Dialect, windows_1252};
 use crate::{
     codes::{self, Code},
     config::Encoding,
@@ -641,7 +641,7 @@ fn utf16_bytes(text: &[u8]) -> u64 {
 
 fn decode(encoding: Encoding, bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     match encoding {
-        Encoding::Windows1252 => encoding_rs::WINDOWS_1252.decode_without_bom_handling(bytes).0,
+        Encoding::Windows1252 => windows_1252::decode(bytes),
         Encoding::Utf8 | Encoding::Utf16Le | Encoding::Utf16Be => String::from_utf8_lossy(bytes),
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 
 use super::{HttpError, HttpService, Sent};
-use crate::{Error, Result, codes};
+use crate::{Error, Result, codes, trust};
 
 /// A host that does not answer the first packets within this time is down; HubSpot's usually answers in a tenth of a second.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub struct ReqwestService {
 impl ReqwestService {
     /// A client with a pool of its own. Fails where the machine's TLS set-up cannot be read.
     pub fn new() -> Result<Self> {
-        let client = reqwest::Client::builder()
+        let client = trust::for_crms(reqwest::Client::builder())
             .user_agent(concat!("hubferry/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)

@@ -7,5 +7,5 @@ mod credentials;
 mod events;
 mod faults;
 mod files;
-mod harness;
+pub(crate) mod harness;
 mod privacy;

@@ -3,6 +3,8 @@
 //!
 //! cfn-lint and `sam validate` (see `.ci/run`) know CloudFormation; these know hubferry, and need nothing installed.
 
+mod permissions;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -65,7 +67,7 @@ fn a_message_stays_hidden_for_six_times_as_long_as_its_run_may_take() {
     let template = template();
     let timeout = template["Globals"]["Function"]["Timeout"].as_u64().expect("Timeout");
     assert!((1..=900).contains(&timeout), "Lambda allows at most 900 s, not {timeout}");
-    for queue in ["ImportQueue", "CaptureQueue", "ResumeQueue"] {
+    for queue in ["ImportQueue", "CaptureQueue", "ResumeQueue", "SyncQueue"] {
         let queue = &template["Resources"][queue]["Properties"];
         let visibility = queue["VisibilityTimeout"].as_u64().expect("VisibilityTimeout");
         assert!(visibility >= 6 * timeout, "{visibility} s is less than six times {timeout} s");
@@ -179,39 +181,6 @@ fn a_function_listens_to_the_queue_to_which_its_runs_are_handed_over() {
 }
 
 #[test]
-fn a_capture_may_write_where_it_writes_and_never_reads_what_it_has_written() {
-    let template = template();
-    let mut found = Vec::new();
-    statements(&template["Resources"]["CaptureRunPolicy"], &mut found);
-    let actions = |sid: &str| -> BTreeSet<&str> {
-        let statement = found.iter().find(|statement| statement["Sid"] == sid);
-        one_or_many(&statement.unwrap_or_else(|| panic!("no statement {sid}"))["Action"]).into_iter().collect()
-    };
-    assert_eq!(actions("WriteCaptures"), BTreeSet::from(["s3:PutObject", "s3:DeleteObject"]));
-    assert_eq!(actions("WriteResults"), BTreeSet::from(["s3:PutObject"]));
-    assert_eq!(actions("KeepCaptureState"), BTreeSet::from(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]));
-    let table = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:Query"];
-    assert_eq!(actions("KeepState"), BTreeSet::from(table));
-}
-
-#[test]
-fn a_run_may_do_with_its_state_what_it_does() {
-    let template = template();
-    let mut found = Vec::new();
-    statements(&template["Resources"]["ImportRunPolicy"], &mut found);
-    let actions = |sid: &str| -> BTreeSet<&str> {
-        let statement = found.iter().find(|statement| statement["Sid"] == sid);
-        one_or_many(&statement.unwrap_or_else(|| panic!("no statement {sid}"))["Action"]).into_iter().collect()
-    };
-    // The index is read in one version, block by block: in a bucket with versions that is another permission.
-    let state = ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"];
-    assert_eq!(actions("KeepRunState"), BTreeSet::from(state));
-    assert_eq!(actions("TellMissingFromForbidden"), BTreeSet::from(["s3:ListBucket"]));
-    let table = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:Query"];
-    assert_eq!(actions("KeepState"), BTreeSet::from(table));
-}
-
-#[test]
 fn state_that_nobody_removed_is_removed_at_last_but_not_while_it_is_of_use() {
     let template = template();
     let bucket = &template["Resources"]["Bucket"]["Properties"];
@@ -233,7 +202,7 @@ fn only_objects_in_the_input_folder_wake_the_import_and_never_what_it_writes() {
     assert_eq!(key[0]["prefix"], "InputPrefix");
     let parameter = &template["Parameters"]["InputPrefix"];
     let (allowed, default) = (parameter["AllowedPattern"].as_str().unwrap(), parameter["Default"].as_str().unwrap());
-    for own in ["rejects", "reports", "manifests", "state", "config", "captures"] {
+    for own in ["rejects", "reports", "manifests", "state", "plans", "config", "captures"] {
         assert!(allowed.contains(own), "{own}/ is accepted as the input folder");
         assert!(!default.starts_with(own));
     }
@@ -246,7 +215,7 @@ fn only_jobs_that_exist_are_scheduled() {
         for event in function["Events"].as_object().into_iter().flat_map(|events| events.values()) {
             let Some(input) = event["Properties"]["Input"].as_str() else { continue };
             let input: Value = serde_json::from_str(input).expect("a schedule's input is JSON");
-            let job = if name == "CaptureFunction" { "capture" } else { "resume" };
+            let job = name.trim_end_matches("Function").to_lowercase();
             assert_eq!(input, serde_json::json!({ "job": job }), "{name}");
         }
     }
@@ -264,7 +233,165 @@ fn the_table_and_the_bucket_are_what_the_code_relies_on() {
     let bucket = &template["Resources"]["Bucket"]["Properties"];
     assert_eq!(bucket["VersioningConfiguration"]["Status"], "Enabled");
     assert_eq!(bucket["NotificationConfiguration"]["EventBridgeConfiguration"]["EventBridgeEnabled"], true);
-    for kept in ["Bucket", "Table", "HubSpotSecret", "DeadLetterQueue"] {
+    for kept in ["Bucket", "Table", "HubSpotSecret", "SalesforceSecret", "DeadLetterQueue"] {
         assert_eq!(template["Resources"][kept]["DeletionPolicy"], "Retain", "{kept} goes with the stack");
+    }
+}
+
+/// What runs tell of themselves, in the embedded metric format.
+const METRICS: [&str; 24] = [
+    "RunsDone",
+    "RunsFailed",
+    "RunsYielded",
+    "RowsRead",
+    "RowsCreated",
+    "RowsUpdated",
+    "RowsUnchanged",
+    "RowsMerged",
+    "RowsRejected",
+    "RowsDeferred",
+    "RejectPercent",
+    "Calls",
+    "CallsRetried",
+    "CallsThrottled",
+    "CallsSearch",
+    "LimitUsePercent",
+    "DailyUsePercent",
+    "LagSeconds",
+    "DurationMs",
+    "LambdaGbSeconds",
+    "DynamoDbWrites",
+    "S3Requests",
+    "ReviewOpen",
+    "Archived",
+];
+
+/// Every metric of hubferry's own that an alarm looks at: name and dimensions.
+fn alarmed<'a>(alarm: &'a Value, found: &mut Vec<(&'a str, &'a Value)>) {
+    match alarm {
+        Value::Object(fields) => {
+            if fields.get("Namespace").and_then(Value::as_str) == Some("hubferry") {
+                found.push((fields["MetricName"].as_str().expect("MetricName"), &fields["Dimensions"]));
+            }
+            fields.values().for_each(|value| alarmed(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| alarmed(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn alarms_look_at_metrics_that_runs_tell_and_stay_quiet_where_nothing_runs() {
+    let template = template();
+    let mut found = Vec::new();
+    for (name, alarm) in resources_of(&template, "AWS::CloudWatch::Alarm") {
+        alarmed(alarm, &mut found);
+        assert_eq!(alarm["TreatMissingData"], "notBreaching", "{name}");
+        for who in ["AlarmActions", "OKActions"] {
+            assert_eq!(alarm[who][0], "HasAlarmTopic", "{name} tells nobody");
+        }
+    }
+    let watched: BTreeSet<&str> = found.iter().map(|(metric, _)| *metric).collect();
+    let wanted = [
+        "RunsFailed",
+        "RejectPercent",
+        "LagSeconds",
+        "Calls",
+        "CallsThrottled",
+        "RowsDeferred",
+        "ReviewOpen",
+        "DailyUsePercent",
+    ];
+    assert_eq!(watched, BTreeSet::from(wanted));
+    for (metric, dimensions) in found {
+        assert!(METRICS.contains(&metric), "{metric} is told by nobody");
+        assert_eq!(dimensions[0]["Name"], "Job", "{metric}");
+        let job = dimensions[0]["Value"].as_str().expect("a job");
+        assert!(["import", "capture", "sync"].contains(&job), "{metric}: no runs are those of {job}");
+    }
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_runs_tell_and_every_alarm() {
+    let template = template();
+    let body = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"].as_str().expect("DashboardBody");
+    let body: Value = serde_json::from_str(body).expect("the body is JSON");
+    let widgets = body["widgets"].as_array().expect("widgets");
+    let listed: BTreeSet<&str> = widgets
+        .iter()
+        .filter(|widget| widget["type"] == "alarm")
+        .flat_map(|w| one_or_many(&w["properties"]["alarms"]))
+        .collect();
+    let alarms: Vec<String> =
+        resources_of(&template, "AWS::CloudWatch::Alarm").iter().map(|(name, _)| format!("${{{name}.Arn}}")).collect();
+    assert_eq!(listed, alarms.iter().map(String::as_str).collect());
+    let mut shown = BTreeSet::new();
+    for metrics in widgets.iter().filter_map(|widget| widget["properties"]["metrics"].as_array()) {
+        for metric in metrics {
+            if metric[0] == "hubferry" {
+                shown.insert(metric[1].as_str().expect("a metric's name").to_owned());
+            } else if let Some(search) = metric[0]["expression"].as_str().or(metric["expression"].as_str()) {
+                let (_, name) = search.split_once("MetricName=\"").expect("a search by name");
+                shown.insert(name.split('"').next().unwrap_or_default().to_owned());
+            }
+        }
+    }
+    assert!(shown.iter().all(|name| METRICS.contains(&name.as_str())), "{shown:?}");
+    for wanted in
+        ["RunsFailed", "RejectPercent", "LagSeconds", "CallsThrottled", "RowsDeferred", "ReviewOpen", "DailyUsePercent"]
+    {
+        assert!(shown.contains(wanted), "{wanted} is not on the dashboard");
+    }
+}
+
+#[test]
+fn every_alarm_has_its_section_in_the_runbook_and_every_section_its_alarm() {
+    let runbook = include_str!("../../docs/runbook.md");
+    let sections: BTreeSet<&str> =
+        runbook.lines().filter_map(|line| line.strip_prefix("## ")).filter(|title| title.ends_with("Alarm")).collect();
+    let template = template();
+    let alarms: BTreeSet<&str> =
+        resources_of(&template, "AWS::CloudWatch::Alarm").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(sections, alarms);
+    for section in
+        runbook.split("\n## ").skip(1).filter(|section| section.lines().next().is_some_and(|l| l.ends_with("Alarm")))
+    {
+        for part in ["**Means.**", "**Look at.**", "**Do.**"] {
+            assert!(section.contains(part), "{part} is missing: {section}");
+        }
+    }
+}
+
+#[test]
+fn queues_are_encrypted_and_what_cannot_be_done_is_kept_somewhere() {
+    let template = template();
+    for (name, queue) in resources_of(&template, "AWS::SQS::Queue") {
+        assert_eq!(queue["SqsManagedSseEnabled"], true, "{name}");
+    }
+    for (name, function) in resources_of(&template, "AWS::Serverless::Function") {
+        assert_eq!(function["RecursiveLoop"], "Allow", "{name}: a long run goes on through its own queue");
+        assert!(!function["ReservedConcurrentExecutions"].is_null(), "{name}");
+        let queue = function["Events"]["Queue"]["Properties"]["Queue"].as_str().unwrap().trim_end_matches(".Arn");
+        let dead_letters = &template["Resources"][queue]["Properties"]["RedrivePolicy"]["deadLetterTargetArn"];
+        assert_eq!(*dead_letters, "DeadLetterQueue.Arn", "{name}");
+        let schedule = &function["Events"]["Schedule"]["Properties"];
+        if !schedule.is_null() {
+            let kept = "FailedTicksQueue.Arn";
+            assert_eq!(function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"], kept, "{name}");
+            assert_eq!(schedule["DeadLetterConfig"]["Arn"], kept, "{name}");
+        }
+    }
+}
+
+#[test]
+fn nobody_is_told_who_was_not_named() {
+    let template = template();
+    let policy = &template["Resources"]["NotifyPolicy"];
+    assert_eq!(policy["Condition"], "Notifies");
+    for statement in policy["Properties"]["PolicyDocument"]["Statement"].as_array().unwrap() {
+        // `!If [condition, statement, AWS::NoValue]`.
+        let action = statement[1]["Action"].as_str().unwrap();
+        let needs = if action == "sns:Publish" { "HasNotifyTopic" } else { "HasSlackSecret" };
+        assert_eq!(statement[0], needs, "{action}");
     }
 }
