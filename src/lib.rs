@@ -39,6 +39,7 @@ pub mod clock;
 pub mod codes;
 pub mod config;
 pub mod csv;
+pub mod erase;
 pub mod error;
 pub mod event;
 pub mod http;
