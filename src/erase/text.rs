@@ -343,7 +343,7 @@ fn failed(error: std::io::Error) -> Error {
 }
 
 fn damaged(location: &Location, what: &str) -> Error {
-    Error::new(ErrorKind::Corrupt, codes::OUTPUT_FAILED, format!("{location} cannot be read: {what}"))
+    Error::new(ErrorKind::Corrupt, codes::SOURCE_DAMAGED, format!("{location} cannot be read: {what}"))
 }
 
 #[cfg(test)]
@@ -406,7 +406,7 @@ mod tests {
         assert_eq!((tally.unwrap().dropped, left), (2, ROWS.as_bytes().to_vec()));
         let cut = gzip(&ROWS.repeat(100))[..60].to_vec();
         let (tally, left) = run("a.csv.gz", cut.clone(), true).await;
-        assert_eq!((tally.unwrap_err().code(), left), (codes::OUTPUT_FAILED, cut));
+        assert_eq!((tally.unwrap_err().code(), left), (codes::SOURCE_DAMAGED, cut));
     }
 
     #[tokio::test]
