@@ -17,6 +17,8 @@
 //! An object is replaced whole or not at all, and what is already gone is not found again: it can be stopped and repeated at any time.
 
 mod person;
+mod places;
+mod state;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,20 +29,17 @@ use serde_json::json;
 
 use self::{
     person::{Facts, Person, is_address},
+    places::{captures_contacts, contact_keys, imports_contacts, is_captured, place_of},
     text::{Shape, Tally},
 };
 use crate::{
     app::App,
-    capture::{
-        known::{Known, number},
-        output_of,
-    },
+    capture::output_of,
     clock::Deadline,
     codes,
-    config::{Capture, Import},
+    config::Capture,
     error::{Error, ErrorKind, Result},
-    hubspot::{account::Call, resources::Resource},
-    import::index::{Fingerprint, Keeper},
+    hubspot::account::Call,
     objects::{Location, ObjectVersion},
     record::{ObjectType, PropertyName, fold_key},
 };
@@ -177,6 +176,8 @@ pub async fn erase(
     if request.dry_run {
         work.erasure.complete = removed.is_empty() && work.erasure.left.is_empty();
     } else {
+        // A run that has begun meanwhile may have read what was here before.
+        work.find_open_runs().await?;
         // The proof: everything once more, from what is stored now.
         let found = work.pass(false).await?;
         work.erasure.left.extend(
@@ -427,7 +428,8 @@ impl Work<'_> {
         let objects = &self.app.env().objects;
         let object = objects.head(location, None).await?;
         if !location.key.ends_with(".parquet") {
-            let shape = Shape::of(&location.key).unwrap_or(Shape::Piece);
+            let images = if location.key.starts_with("before/") { Shape::Json } else { Shape::Piece };
+            let shape = Shape::of(&location.key).unwrap_or(images);
             return text::filter(&**objects, &object, shape, write, |record| keep(record.text, &mut || record.facts()))
                 .await;
         }
@@ -459,113 +461,6 @@ impl Work<'_> {
             return Ok(Bytes::new());
         }
         self.app.env().objects.read(object, 0..object.size).await
-    }
-
-    /// Manifests name the objects of a run with their counts and sizes: those that have changed are told as they are now.
-    async fn correct_manifests(&self, capture: &Capture, changed: &[Removed]) -> Result<()> {
-        let objects = &self.app.env().objects;
-        let output = output_of(capture)?;
-        let changed: BTreeMap<&str, u64> =
-            changed.iter().map(|removed| (removed.location.as_str(), removed.records)).collect();
-        for location in objects.list(&Location::new(&output.bucket, format!("manifests/{}/", capture.name))).await? {
-            let Some((bytes, _)) = objects.get(&location).await? else { continue };
-            let Ok(mut manifest) = serde_json::from_slice::<serde_json::Value>(&bytes) else { continue };
-            let mut touched = false;
-            for entry in manifest.get_mut("objects").and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
-                let Some(key) = entry.get("key").and_then(serde_json::Value::as_str) else { continue };
-                let at = Location::new(&output.bucket, key);
-                let Some(dropped) = changed.get(at.to_string().as_str()) else { continue };
-                let records = entry.get("records").and_then(serde_json::Value::as_u64).unwrap_or(0);
-                let size = objects.head(&at, None).await?.size;
-                if let Some(entry) = entry.as_object_mut() {
-                    entry.insert("records".to_owned(), records.saturating_sub(*dropped).into());
-                    entry.insert("bytes".to_owned(), size.into());
-                    touched = true;
-                }
-            }
-            if touched {
-                let body = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
-                objects.put(&location, Bytes::from(body), "application/json").await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What a capture remembers of the person's records: their ids.
-    async fn remembered(&mut self, capture: &Capture, write: bool, removed: &mut Vec<Removed>) -> Result<()> {
-        let is_contacts = captures_contacts(capture);
-        let to_contacts: Vec<u8> = (0..=u8::MAX)
-            .zip(&capture.associations)
-            .filter(|(_, object)| object.is_contacts())
-            .map(|(place, _)| place)
-            .collect();
-        let ids: BTreeSet<u64> = self.person.ids_in(&capture.hubspot).map(number).collect();
-        if ids.is_empty() || !(is_contacts || !to_contacts.is_empty()) {
-            return Ok(());
-        }
-        if self.open.iter().any(|(job, name, _)| job == "capture" && *name == capture.name) {
-            return Ok(());
-        }
-        let objects = self.app.env().objects.clone();
-        let folder = Location::new(output_of(capture)?.bucket, format!("state/capture/{}/", capture.name));
-        for location in objects.list(&folder).await? {
-            if !location.key.ends_with(".known") {
-                continue;
-            }
-            (self.told)(&format!("reading {location}"));
-            let taken_out = async {
-                let stored = self.whole(&objects.head(&location, None).await?).await?;
-                let mut known = Known::load(&stored, &location.to_string())?;
-                let count = forget(&mut known, &ids, is_contacts, &to_contacts);
-                if count > 0 && write {
-                    objects.put(&location, Bytes::from(known.store()?), "application/octet-stream").await?;
-                }
-                Ok::<u64, Error>(count)
-            };
-            match taken_out.await {
-                Ok(count) => {
-                    let searched = self.erasure.searched.entry("remembered").or_default();
-                    searched.objects += 1;
-                    if count > 0 {
-                        removed.push(Removed { what: "remembered", location: location.to_string(), records: count });
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => self.leave(&location.to_string(), error.message().to_owned()),
-            }
-        }
-        Ok(())
-    }
-
-    /// The hashes of the person's keys, in the index of each import.
-    async fn indexes(&mut self, write: bool, removed: &mut Vec<Removed>) -> Result<()> {
-        let env = self.app.env().clone();
-        for import in &self.app.config().imports {
-            let nothing = Fingerprint { target: String::new(), settings: String::new() };
-            let (objects, table, runs) = (env.objects.clone(), env.table.clone(), self.app.runs().clone());
-            let keeper = Keeper::new(objects, table, runs, &import.name, "", nothing);
-            let person = &self.person;
-            let keys = |object: &str, key: &str| -> Vec<String> {
-                if !ObjectType(object.to_owned()).is_contacts() {
-                    return Vec::new();
-                }
-                let known = if key == "email" { Some(&person.addresses) } else { person.keys.get(key) };
-                known.into_iter().flatten().cloned().collect()
-            };
-            let location = format!("index of import {}", import.name);
-            match keeper.forget(keys, !write).await {
-                Ok(count) => {
-                    self.erasure.searched.entry("indexes").or_default().objects += 1;
-                    if count > 0 {
-                        removed.push(Removed { what: "indexes", location, records: count });
-                    }
-                }
-                // Nobody reads an index that is lost.
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
-                Err(error) => self.leave(&location, error.message().to_owned()),
-            }
-        }
-        Ok(())
     }
 
     /// HubSpot's own deletion for privacy: it cannot be undone, and the address is refused from then on.
@@ -600,132 +495,5 @@ impl Work<'_> {
             "a bucket that keeps versions still has the objects as they were: remove the older versions of those that are named here, or let a lifecycle rule do it".to_owned(),
         ];
         self.erasure.notes.extend(notes);
-    }
-}
-
-/// The properties other than the address by which imports know contacts.
-fn contact_keys(imports: &[Import]) -> BTreeSet<String> {
-    let mut keys = BTreeSet::new();
-    for import in imports {
-        if import.object.as_ref().is_some_and(ObjectType::is_contacts) {
-            keys.extend(import.key.clone());
-        }
-        keys.extend(
-            import.records.iter().filter(|record| record.object.is_contacts()).map(|record| record.key.clone()),
-        );
-    }
-    keys.remove("email");
-    keys
-}
-
-/// Whether ids and keys in an import's files may be those of contacts.
-fn imports_contacts(import: &Import) -> bool {
-    import.object.as_ref().is_some_and(ObjectType::is_contacts)
-        || import.records.iter().any(|record| record.object.is_contacts())
-        || import.resource.as_deref().is_some_and(is_contacts)
-}
-
-fn captures_contacts(capture: &Capture) -> bool {
-    is_contacts(&capture.resource)
-}
-
-fn is_contacts(resource: &str) -> bool {
-    Resource::parse(resource).is_ok_and(|resource| resource.collection() == "crm.contacts")
-}
-
-/// Takes ids out of what a capture remembers; how many entries there were.
-fn forget(known: &mut Known, ids: &BTreeSet<u64>, is_contacts: bool, to_contacts: &[u8]) -> u64 {
-    let mut count = 0;
-    if is_contacts {
-        for id in ids {
-            count += u64::from(known.recent.remove(id).is_some());
-            count += u64::from(known.archived.remove(id).is_some());
-            count += u64::from(known.merged.remove(id));
-            count += u64::from(known.links.remove(id).is_some());
-        }
-    }
-    for links in known.links.values_mut() {
-        let before = links.len();
-        links.retain(|link| !(to_contacts.contains(&link.to) && ids.contains(&link.id)));
-        count += (before - links.len()) as u64;
-    }
-    known.links.retain(|_, links| !links.is_empty());
-    count
-}
-
-/// Whether a key below a capture's output is one of its objects.
-fn is_captured(below: &str) -> bool {
-    let known = [".jsonl", ".jsonl.gz", ".jsonl.zst", ".csv", ".csv.gz", ".csv.zst", ".parquet"];
-    below.split_once('/').is_some_and(|(day, name)| {
-        day.starts_with("dt=") && !name.contains('/') && known.iter().any(|end| name.ends_with(end))
-    })
-}
-
-/// Whose a key is that looks like one of an import's: what it holds, the import, and the run. A bucket may hold other things under the same prefix.
-fn place_of(what: &'static str, key: &str) -> Option<(&'static str, String, String)> {
-    let is_run =
-        |text: &str| text.len() == 26 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
-    let parts: Vec<&str> = key.split('/').collect();
-    let (what, import, run_id) = match (what, parts.as_slice()) {
-        ("rejects" | "before_images", [_, import, file]) => {
-            let (run_id, ending) = file.split_once('.')?;
-            matches!(ending, "csv" | "jsonl").then_some((what, import, run_id))?
-        }
-        ("working_files", [_, _, import, run_id, file]) => {
-            let what = if file.starts_with("before-") {
-                "before_images"
-            } else if file.starts_with("rejects-") {
-                "rejects"
-            } else {
-                return None;
-            };
-            (what, import, *run_id)
-        }
-        _ => return None,
-    };
-    is_run(run_id).then(|| (what, (*import).to_owned(), run_id.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::capture::known::{Archived, Link};
-
-    #[test]
-    fn only_keys_that_hubferry_makes_are_looked_into() {
-        let run = "01M81X8WAQPWTZFPPZ0WHP7FWS";
-        let place = |what, key: String| place_of(what, &key).map(|(what, import, _)| (what, import));
-        assert_eq!(place("rejects", format!("rejects/a/{run}.csv")), Some(("rejects", "a".to_owned())));
-        assert_eq!(place("before_images", format!("before/a/{run}.jsonl")), Some(("before_images", "a".to_owned())));
-        let image = format!("state/import/a/{run}/before-1-0.jsonl");
-        assert_eq!(place("working_files", image), Some(("before_images", "a".to_owned())));
-        assert_eq!(
-            place("working_files", format!("state/import/a/{run}/rejects-0-1")),
-            Some(("rejects", "a".to_owned()))
-        );
-        for key in ["rejects/mine.csv".to_owned(), "rejects/a/mine.csv".to_owned(), format!("rejects/a/{run}.xlsx")] {
-            assert_eq!(place("rejects", key.clone()), None, "{key}");
-        }
-        assert_eq!(place("working_files", format!("state/import/a/{run}/index-0-1")), None);
-        assert!(is_captured("dt=2026-11-22/a-b.000001.jsonl.zst") && is_captured("dt=2026-11-22/a-b.000001.parquet"));
-        assert!(!is_captured("dt=2026-11-22/readme.txt") && !is_captured("a.jsonl"));
-    }
-
-    #[test]
-    fn what_a_capture_remembers_loses_the_persons_ids_and_links_to_them() {
-        let mut known = Known::default();
-        known.recent.extend([(1, 10), (2, 10)]);
-        known.archived.insert(1, Archived { at: 5, told: true });
-        known.merged.insert(1);
-        known.links.insert(1, vec![Link { to: 0, id: 9, type_id: 1 }]);
-        known.links.insert(2, vec![Link { to: 0, id: 9, type_id: 1 }, Link { to: 1, id: 1, type_id: 1 }]);
-        assert_eq!(forget(&mut known, &[1].into(), true, &[1]), 5);
-        assert_eq!((known.recent.len(), known.archived.len(), known.merged.len()), (1, 0, 0));
-        assert_eq!(
-            known.links[&2],
-            [Link { to: 0, id: 9, type_id: 1 }],
-            "a company with the number of the contact stays"
-        );
-        assert_eq!(forget(&mut known, &[1].into(), true, &[1]), 0);
     }
 }
