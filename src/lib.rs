@@ -29,6 +29,7 @@
 //! | [`state`] | runs, leases, positions, contexts and the account's shared limit, on top of the table |
 //! | [`http`] | around the CRM door: the client, retries, the pace of an account's calls, tokens |
 //! | [`record`], [`report`] | what passes between the modules: inputs, reasons, rejects; and what a run says when it ends |
+//! | [`erase`] | removes a person from what was written |
 //! | [`metrics`], [`notify`], [`trace`] | what leaves an invocation besides its answer: figures, messages, time spent |
 //! | [`error`], [`codes`] | what can go wrong, who acts on it, and the page that explains it |
 
@@ -39,6 +40,7 @@ pub mod clock;
 pub mod codes;
 pub mod config;
 pub mod csv;
+pub mod erase;
 pub mod error;
 pub mod event;
 pub mod http;

@@ -5,6 +5,7 @@
 mod capture;
 mod contract;
 mod delivery;
+mod erase;
 mod hubspot;
 mod import;
 mod limits;

@@ -4,6 +4,7 @@ mod capture;
 mod credentials;
 mod demo;
 mod doors;
+mod erase;
 mod explain;
 mod import;
 mod init;
@@ -67,6 +68,14 @@ static CAPTURE_HELP: LazyLock<String> = LazyLock::new(|| {
   hubferry capture contacts --verify
   hubferry capture contacts --verify --full --json
   HUBSPOT_ACCESS_TOKEN=… hubferry capture contacts --local    without any AWS account";
+    format!("{examples}\n\n{}", doors::HELP)
+});
+
+static ERASE_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry erase --key ada@example.com --dry-run
+  hubferry erase --key ada@example.com
+  hubferry erase --key ada@example.com --gdpr --json";
     format!("{examples}\n\n{}", doors::HELP)
 });
 
@@ -182,6 +191,15 @@ enum Command {
     /// Decide what a sync cannot: list, show and resolve what waits for a person.
     #[command(after_help = REVIEW_HELP.as_str())]
     Review(review::Options),
+    /// Remove a person from everything that hubferry keeps, and look again to see that nothing is left.
+    ///
+    /// Rows in rejects files, before-images, captured records in every format, what captures remember, and delivered indexes. HubSpot is asked which ids
+    /// and further addresses belong to the address. Files that were imported are not changed, nor are older versions of objects; the outcome says what was
+    /// looked through. It can be stopped and repeated at any time.
+    ///
+    /// Exit codes: 0 nothing is left (with --dry-run: always), 1 something is left, which is named, or the command failed.
+    #[command(after_help = ERASE_HELP.as_str())]
+    Erase(erase::Options),
     /// Run as a Pandium integration: a CSV in S3 becomes contacts and companies in HubSpot.
     ///
     /// Settings, credentials and the last run's output come as the variables PAN_CFG_*, PAN_SEC_* and PAN_CTX_*; no settings file and no table are
@@ -266,6 +284,10 @@ fn run(command: Command) -> Result<u8> {
         Command::Resume(options) => {
             drop(out);
             return import::resume(&options);
+        }
+        Command::Erase(options) => {
+            drop(out);
+            return erase::run(&options);
         }
         Command::Status(options) => {
             drop(out);

@@ -1,7 +1,7 @@
 //! The door to a topic, and SNS behind it.
 //!
-//! SNS is one call here, a signed form. Its SDK would be a fourth of the artefact's room for one call, while the signing is linked already, for
-//! the clients that are there; so the call is made over the HTTP door (`docs/decisions/0018-signals.md`).
+//! SNS is one call here, a signed form. Its SDK would be one more client in an artefact that has no room left, while the signing is linked already,
+//! for the clients that are there; so the call is made over the HTTP door (`docs/decisions/0018-signals.md`).
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::SystemTime};
 

@@ -483,6 +483,58 @@ impl Keeper {
         Err(self.busy("other runs keep changing it"))
     }
 
+    /// Takes keys out of the index, as if they had never been delivered: for who is to be forgotten. `keys` gives the folded keys of a record of this
+    /// object type by this key property. How many entries there are; with `look` they stay.
+    ///
+    /// `Unavailable` while a run of the import writes; `Corrupt` or `NotFound` if the index is lost, which nobody relies on then.
+    pub async fn forget(&self, keys: impl Fn(&str, &str) -> Vec<String>, look: bool) -> Result<u64> {
+        for _ in 0..ATTEMPTS_MAX {
+            let (version, mut state) = self.read().await?;
+            let Some(described) = state.index.clone() else { return Ok(0) };
+            let hasher = super::Hasher::new(&Fingerprint { target: described.target.clone(), settings: String::new() });
+            let lanes = described.target.split_once('/').map_or("", |(_, lanes)| lanes).split('+').enumerate();
+            let gone: std::collections::BTreeSet<u64> = lanes
+                .filter_map(|(lane, name)| Some((lane, name.split_once(':')?)))
+                .flat_map(|(lane, (object, key))| keys(object, key).into_iter().map(move |key| hasher.key(lane, &key)))
+                .collect();
+            if gone.is_empty() {
+                return Ok(0);
+            }
+            let mut reader = Reader::open(&*self.objects, &described.location(), described.rows).await?;
+            let mut count = 0;
+            while let Some((key, _)) = reader.peek().await? {
+                count += u64::from(gone.contains(&key));
+                reader.advance();
+            }
+            if count == 0 || look {
+                return Ok(count);
+            }
+            self.prune(&mut state).await?;
+            if !state.writers.is_empty() {
+                return Err(self.busy("a run of it is at work"));
+            }
+            let name = format!("{}-erased-{}", described.run_id, version.unwrap_or(0));
+            let location = Location::new(&described.bucket, format!("state/import/{}/index/{name}", self.import));
+            let mut reader = Reader::open(&*self.objects, &described.location(), described.rows).await?;
+            let mut writer = Writer::create(&*self.objects, &location).await?;
+            while let Some((key, row)) = reader.peek().await? {
+                if !gone.contains(&key) {
+                    writer.push(key, row);
+                    writer.flush().await?;
+                }
+                reader.advance();
+            }
+            let rows = writer.finish().await?;
+            state.index = Some(Described { key: location.key.clone(), rows, ..described.clone() });
+            let published = self.swap(version, &state, "erase", 0).await?;
+            self.objects.delete(&if published { described.location() } else { location }).await?;
+            if published {
+                return Ok(count);
+            }
+        }
+        Err(self.busy("other runs keep changing it"))
+    }
+
     /// Whether the whole of an index cannot be read, for good.
     async fn is_unreadable(&self, described: &Described) -> Result<bool> {
         let read = async {
