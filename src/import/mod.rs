@@ -6,6 +6,7 @@
 //! ```
 
 pub mod batcher;
+pub mod check;
 mod conclude;
 mod create;
 mod deliver;

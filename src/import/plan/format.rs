@@ -73,7 +73,7 @@ pub struct Header {
 }
 
 /// What a plan was made of.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlanSource {
     /// The file's path or address; of an undo, of the folder of before-images.
@@ -87,6 +87,12 @@ pub struct PlanSource {
     /// Undo: the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
+    /// How the file is written, as detected or set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<Value>,
+    /// `none`, `gzip` or `zstd`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<String>,
 }
 
 fn is_zero(number: &u64) -> bool {

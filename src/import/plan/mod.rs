@@ -290,6 +290,11 @@ pub(super) fn stand_in(name: &str, account: &str) -> Result<Import> {
     })
 }
 
+/// A setting's word.
+fn word(setting: &impl serde::Serialize) -> Option<String> {
+    serde_json::to_value(setting).ok().and_then(|word| word.as_str().map(str::to_owned))
+}
+
 impl Job {
     /// The plan's first line.
     pub(super) async fn plan_header(&self, loaded: &Loaded) -> Result<Header> {
@@ -317,7 +322,8 @@ impl Job {
     async fn blank_header(&self) -> Result<Header> {
         let portal_id = self.account.details(self.calls_until()).await?.portal_id;
         let undone = self.replay.as_ref();
-        let mode = serde_json::to_value(self.import.mode).ok().and_then(|mode| mode.as_str().map(str::to_owned));
+        let mode = word(&self.import.mode);
+        let file = self.progress.file.as_ref();
         Ok(Header {
             version: VERSION,
             of: undone.map_or(Of::Import, |header| header.of),
@@ -332,6 +338,8 @@ impl Job {
                     etag: self.object.etag.clone(),
                     bytes: self.object.size,
                     run_id: None,
+                    dialect: file.and_then(|file| file.dialect.as_ref()).and_then(|dialect| serde_json::to_value(dialect).ok()),
+                    compression: file.and_then(|file| word(&file.compression)),
                 },
             },
             made_at: Some(self.env.clock.now()),
