@@ -4,13 +4,7 @@ use std::{fs, rc::Rc};
 
 use anyhow::{Context as _, Result};
 use hubferry::{
-    Error, ErrorKind,
-    app::Answer,
-    clock::Deadline,
-    codes,
-    event::SourceObject,
-    import::plan,
-    objects::{Location, Objects as _},
+    Error, ErrorKind, app::Answer, clock::Deadline, codes, event::SourceObject, import::plan, objects::Location,
 };
 
 use crate::{
@@ -99,7 +93,8 @@ fn source(doors: &Doors, plan: &str) -> Result<SourceObject> {
             let message = format!("{plan} cannot be read: {error}");
             Error::new(ErrorKind::NotFound, codes::SOURCE_GONE, message).with_hint("Check the plan's path.")
         })?;
-        let location = doors.files.file(&file).with_context(|| format!("{}: a name that is no text", file.display()))?;
+        let location =
+            doors.files.file(&file).with_context(|| format!("{}: a name that is no text", file.display()))?;
         (location, None)
     };
     let (bucket, key) = (location.bucket, location.key);

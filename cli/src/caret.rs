@@ -34,7 +34,9 @@ pub(crate) fn line_of(path: &Path, number: u64) -> Option<String> {
         // The rest of a line that is longer.
         while line.last() != Some(&b'\n') && line.len() as u64 >= LINE_BYTES_MAX {
             let mut rest = Vec::new();
-            if reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut rest).ok()? == 0 || rest.last() == Some(&b'\n') {
+            if reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut rest).ok()? == 0
+                || rest.last() == Some(&b'\n')
+            {
                 break;
             }
         }
@@ -65,6 +67,31 @@ pub(crate) fn cell(line: &str, index: usize, delimiter: char, quote: char) -> Op
 pub(crate) fn word(line: &str, word: &str) -> Option<Span> {
     let byte = line.find(word)?;
     Some(Span { at: line.get(..byte)?.chars().count(), length: word.chars().count() })
+}
+
+/// The message of a settings file's problems, each with its line and a caret; as it is, where the file cannot be read.
+pub(crate) fn of_settings(message: &str) -> String {
+    let Some((name, _)) = message.split_once(" has ") else { return message.to_owned() };
+    let path = Path::new(name);
+    let mut told = Vec::new();
+    for line in message.lines() {
+        told.push(line.to_owned());
+        let Some((number, rest)) = line.strip_prefix("  line ").and_then(|rest| rest.split_once(": ")) else {
+            continue;
+        };
+        let Some(text) = number.parse().ok().and_then(|number| line_of(path, number)) else { continue };
+        // No secret belongs into the file; if a token stands there all the same, it is not repeated.
+        if text.contains("pat-") {
+            continue;
+        }
+        let place = rest.split_once(": ").map_or("", |(place, _)| place);
+        let step = place.rsplit('.').next().unwrap_or_default().split('[').next().unwrap_or_default().trim_matches('"');
+        let meant = if step.is_empty() { None } else { word(&text, step) };
+        let start = text.chars().take_while(|c| c.is_whitespace()).count();
+        let whole = Span { at: start, length: text.chars().count().saturating_sub(start) };
+        told.extend(shown(name, number.parse().unwrap_or_default(), &text, Some(meant.unwrap_or(whole))));
+    }
+    told.join("\n")
 }
 
 /// The place as a heading, the line with a caret, in 80 columns. Without a span the whole line is meant.
@@ -98,7 +125,9 @@ mod tests {
     #[test]
     fn the_caret_stands_under_the_cell_whatever_is_quoted() {
         let line = "\"Ada, B\",x;y,\"say \"\"hi\"\"\",last";
-        let at = |index| cell(line, index, ',', '"').map(|span| line.chars().skip(span.at).take(span.length).collect::<String>());
+        let at = |index| {
+            cell(line, index, ',', '"').map(|span| line.chars().skip(span.at).take(span.length).collect::<String>())
+        };
         assert_eq!(at(0).as_deref(), Some("\"Ada, B\""));
         assert_eq!(at(2).as_deref(), Some("\"say \"\"hi\"\"\""));
         assert_eq!((at(3).as_deref(), at(4)), (Some("last"), None));

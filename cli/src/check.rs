@@ -4,20 +4,22 @@ use std::{collections::BTreeMap, path::Path, rc::Rc};
 
 use anyhow::Result;
 use hubferry::{
-    codes,
     clock::Deadline,
+    codes,
     config::{Capture, Import},
     hubspot::{properties::SchemaParts, resources::Resource},
     import::{
         check::check,
-        plan::{self, Line, Totals, format::{Header, PlanReject}},
+        plan::{
+            self, Line, Totals,
+            format::{Header, PlanReject},
+        },
     },
 };
 use serde_json::{Value, json};
 
 use crate::{
-    DONE, FAILED, FOUND,
-    caret,
+    DONE, FAILED, FOUND, caret,
     doors::{self, Doors, Use},
     import::{Named, find, watcher},
     plan::show::Summary,
@@ -156,7 +158,10 @@ async fn of_import(doors: &Doors, import: &Import) -> Checked {
     let what = format!("import {}  {}", import.name, import.pattern);
     let asked = async { check(&*doors.app.account(&import.hubspot)?, import, Deadline::NONE).await };
     let problems = match asked.await {
-        Ok(problems) => problems.into_iter().map(|problem| (problem.code.as_str().to_owned(), problem.message, problem.hint)).collect(),
+        Ok(problems) => problems
+            .into_iter()
+            .map(|problem| (problem.code.as_str().to_owned(), problem.message, problem.hint))
+            .collect(),
         Err(error) => vec![problem_of(&error)],
     };
     let told = match (&import.columns, import.records.len(), &import.resource) {
@@ -181,11 +186,16 @@ async fn of_capture(doors: &Doors, wanted: &Capture) -> Checked {
                 for name in names.iter().filter(|name| !schema.properties.contains_key(*name)) {
                     let message = format!("{} has no property `{name}`", resource.object);
                     let near = hubferry::mapping::suggest::closest(name, schema.properties.keys().map(String::as_str));
-                    let hint = near.map_or_else(|| codes::PROPERTY_DOESNT_EXIST.hint().to_owned(), |near| format!("Is it `{near}`?"));
+                    let hint = near.map_or_else(
+                        || codes::PROPERTY_DOESNT_EXIST.hint().to_owned(),
+                        |near| format!("Is it `{near}`?"),
+                    );
                     problems.push((codes::PROPERTY_DOESNT_EXIST.as_str().to_owned(), message, hint));
                 }
             }
-            account.list_records(&resource.object, &hubferry::hubspot::records::Wanted::ids(false), None, Deadline::NONE).await?;
+            account
+                .list_records(&resource.object, &hubferry::hubspot::records::Wanted::ids(false), None, Deadline::NONE)
+                .await?;
         }
         Ok::<_, hubferry::Error>((told, problems))
     };
@@ -230,7 +240,9 @@ async fn the_file(doors: &Doors, watch: &Rc<Watch>, named: &Named, as_json: bool
     if as_json {
         let rejects: BTreeMap<&String, &PlanReject> = seen.summary.rejects.iter().collect();
         let source = seen.header.as_ref().map(|header| &header.source);
-        text::json_line(&json!({ "ok": code == DONE, "import": import.name, "source": source, "totals": totals, "first_rejects": rejects }))?;
+        text::json_line(
+            &json!({ "ok": code == DONE, "import": import.name, "source": source, "totals": totals, "first_rejects": rejects }),
+        )?;
         return Ok(code);
     }
     let mut lines = Vec::new();
@@ -241,7 +253,11 @@ async fn the_file(doors: &Doors, watch: &Rc<Watch>, named: &Named, as_json: bool
     lines.push(String::new());
     lines.push(match code {
         DONE => "Every row can be delivered, as far as HubSpot's definitions tell.".to_owned(),
-        FOUND if totals.rejected > 0 => format!("{} of {} rows would be rejected; the others can be delivered.", grouped(totals.rejected), grouped(totals.rows)),
+        FOUND if totals.rejected > 0 => format!(
+            "{} of {} rows would be rejected; the others can be delivered.",
+            grouped(totals.rejected),
+            grouped(totals.rows)
+        ),
         FOUND => "Every row can be delivered; nothing would be archived.".to_owned(),
         _ => format!(
             "{} of {} rows would be rejected: the import would stop (abort_if_rejected).",
@@ -264,15 +280,25 @@ fn facts(seen: &Seen, totals: &Totals) -> Vec<String> {
             "\t" => "tabs".to_owned(),
             other => format!("`{other}`"),
         };
-        let bom = if dialect.get("bom").and_then(Value::as_bool).unwrap_or_default() { " with a byte order mark" } else { "" };
-        let header = if dialect.get("header").and_then(Value::as_bool).unwrap_or_default() { "a header" } else { "no header" };
+        let bom = if dialect.get("bom").and_then(Value::as_bool).unwrap_or_default() {
+            " with a byte order mark"
+        } else {
+            ""
+        };
+        let header =
+            if dialect.get("header").and_then(Value::as_bool).unwrap_or_default() { "a header" } else { "no header" };
         let compression = source.and_then(|source| source.compression.as_deref()).filter(|name| *name != "none");
         let compression = compression.map(|name| format!(", {name}")).unwrap_or_default();
         let told = format!("{}{bom}, cells between {delimiter}, {header}{compression}", member("encoding"));
         lines.extend(wrapped("  written   ", &told));
     }
     let mut parts = vec![format!("{} create", grouped(totals.create)), format!("{} update", grouped(totals.update))];
-    for (count, word) in [(totals.archive, "archive"), (totals.unchanged, "unchanged"), (totals.merged, "merged"), (totals.rejected, "rejected")] {
+    for (count, word) in [
+        (totals.archive, "archive"),
+        (totals.unchanged, "unchanged"),
+        (totals.merged, "merged"),
+        (totals.rejected, "rejected"),
+    ] {
         if count > 0 {
             parts.push(format!("{} {word}", grouped(count)));
         }
@@ -280,7 +306,10 @@ fn facts(seen: &Seen, totals: &Totals) -> Vec<String> {
     lines.extend(wrapped("  rows      ", &format!("{}: {}", grouped(totals.rows), parts.join(", "))));
     let repeats = totals.merged + totals.repeated;
     if repeats > 0 {
-        let told = format!("{} rows with the key of another row; the later one counts", grouped(totals.merged.max(totals.repeated)));
+        let told = format!(
+            "{} rows with the key of another row; the later one counts",
+            grouped(totals.merged.max(totals.repeated))
+        );
         lines.extend(wrapped("  keys      ", &told));
     }
     if let Some(mirror) = &totals.mirror {
@@ -294,7 +323,10 @@ fn facts(seen: &Seen, totals: &Totals) -> Vec<String> {
     }
     for planned in seen.header.as_ref().map(|header| header.create_properties.as_slice()).unwrap_or_default() {
         let new = &planned.property;
-        lines.extend(wrapped("  property  ", &format!("`{}` ({}) of {} would be created", new.name, new.kind, planned.object)));
+        lines.extend(wrapped(
+            "  property  ",
+            &format!("`{}` ({}) of {} would be created", new.name, new.kind, planned.object),
+        ));
     }
     for note in &totals.notes {
         lines.extend(wrapped("  note      ", note));

@@ -44,11 +44,8 @@ const DRIFT: u8 = 4;
 const FOUND: u8 = 4;
 
 /// Commands that are planned, and what serves in the meantime.
-const NOT_YET: [(&str, &str); 3] = [
-    ("serve", "`hubferry demo --keep` leaves a local cloud up"),
-    ("sync", "nothing"),
-    ("review", "nothing"),
-];
+const NOT_YET: [(&str, &str); 3] =
+    [("serve", "`hubferry demo --keep` leaves a local cloud up"), ("sync", "nothing"), ("review", "nothing")];
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -268,12 +265,23 @@ fn main() -> ExitCode {
         // Whoever reads has read enough: `hubferry schema | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
         Err(error) => {
-            let _ = writeln!(io::stderr(), "hubferry: {error:#}");
+            let _ = writeln!(io::stderr(), "hubferry: {}", told(&error));
             if let Some(error) = error.downcast_ref::<hubferry::Error>() {
                 let _ = writeln!(io::stderr(), "  -> {}", error.hint());
             }
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// An error as people read it: problems of the settings with their lines.
+fn told(error: &anyhow::Error) -> String {
+    let whole = format!("{error:#}");
+    match error.downcast_ref::<hubferry::Error>() {
+        Some(invalid) if invalid.code() == hubferry::codes::CONFIG_INVALID => {
+            whole.replace(invalid.message(), &caret::of_settings(invalid.message()))
+        }
+        _ => whole,
     }
 }
 

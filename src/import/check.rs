@@ -10,12 +10,7 @@ use crate::{
     codes::{self, Code},
     config::{ColumnRule, Format, Import},
     error::{Error, ErrorKind, Result},
-    hubspot::{
-        account::Account,
-        adopt::key_property_name,
-        properties::SchemaParts,
-        resources::Resource,
-    },
+    hubspot::{account::Account, adopt::key_property_name, properties::SchemaParts, resources::Resource},
     mapping::{Detected, Mapping, MappingSpec, Problem, RECORD_ID},
 };
 
@@ -26,7 +21,12 @@ pub async fn check(account: &Account, import: &Import, deadline: Deadline) -> Re
     match problems(account, import, deadline).await {
         Ok(problems) => Ok(problems),
         // What the account refuses is what is to be known.
-        Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Forbidden | ErrorKind::Refused | ErrorKind::NotFound) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::Invalid | ErrorKind::Forbidden | ErrorKind::Refused | ErrorKind::NotFound
+            ) =>
+        {
             Ok(vec![problem_of(&error)])
         }
         Err(error) => Err(error),
@@ -52,8 +52,9 @@ async fn problems(account: &Account, import: &Import, deadline: Deadline) -> Res
         let is_there = |name: &str| schema.properties.contains_key(name);
         // What is to be created cannot be wrong yet.
         let known = |rule: &ColumnRule| is_there(&rule.details().property) || !import.create_properties;
-        let columns: Option<BTreeMap<String, ColumnRule>> = (record.columns)
-            .map(|columns| columns.iter().filter(|(_, rule)| known(rule)).map(|(name, rule)| (name.clone(), rule.clone())).collect());
+        let columns: Option<BTreeMap<String, ColumnRule>> = (record.columns).map(|columns| {
+            columns.iter().filter(|(_, rule)| known(rule)).map(|(name, rule)| (name.clone(), rule.clone())).collect()
+        });
         let key = record.key.as_deref().filter(|key| is_there(key) || !import.create_properties);
         // Without `columns` the header decides; the key's column is the one that has to be there.
         let header: Vec<String> = match (&columns, key) {

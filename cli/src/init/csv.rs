@@ -83,7 +83,10 @@ pub(super) fn sample(path: &Path, is_known: &dyn Fn(&str) -> bool) -> Result<Sam
         bail!("{}: the first line names no columns; give the file a header", path.display());
     }
     let Some(first) = reader.next() else { bail!("{} is empty", path.display()) };
-    let header: Vec<String> = header_names(&first.cells).into_iter().filter(|name| !mapping::REJECT_COLUMNS.contains(&name.as_str())).collect();
+    let header: Vec<String> = header_names(&first.cells)
+        .into_iter()
+        .filter(|name| !mapping::REJECT_COLUMNS.contains(&name.as_str()))
+        .collect();
     reader.expect_columns(first.cells.len());
     let rows = std::iter::from_fn(|| reader.next()).filter(|record| record.fault.is_none()).map(|record| record.cells);
     let rows = rows.take(SAMPLE_ROWS).collect();
@@ -128,7 +131,11 @@ fn suggest_key(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-fn find<'a>(column: &str, schema: &'a ObjectSchema, taken: &BTreeMap<String, String>) -> Option<(&'a PropertyDefinition, Sure)> {
+fn find<'a>(
+    column: &str,
+    schema: &'a ObjectSchema,
+    taken: &BTreeMap<String, String>,
+) -> Option<(&'a PropertyDefinition, Sure)> {
     let free = |property: &&PropertyDefinition| {
         (!property.read_only() || property.name == mapping::RECORD_ID) && !taken.contains_key(&property.name)
     };
@@ -139,7 +146,8 @@ fn find<'a>(column: &str, schema: &'a ObjectSchema, taken: &BTreeMap<String, Str
     }
     let by_name = all().find(|property| property.name.eq_ignore_ascii_case(column.trim()));
     let by_label = || all().find(|property| property.label.trim().eq_ignore_ascii_case(column.trim()));
-    let by_spelling = || all().find(|property| suggest_key(&property.name) == key || suggest_key(&property.label) == key);
+    let by_spelling =
+        || all().find(|property| suggest_key(&property.name) == key || suggest_key(&property.label) == key);
     let alias = || {
         let (_, name) = ALIASES.iter().find(|(alias, _)| *alias == key)?;
         all().find(|property| property.name == *name)
@@ -177,7 +185,8 @@ pub(super) fn translate(sample: &Sample, schema: &ObjectSchema, about: &About<'_
         if column.is_empty() {
             continue;
         }
-        let cells = || sample.rows.iter().filter_map(move |row| row.get(at)).map(str::trim).filter(|cell| !cell.is_empty());
+        let cells =
+            || sample.rows.iter().filter_map(move |row| row.get(at)).map(str::trim).filter(|cell| !cell.is_empty());
         match find(column, schema, &taken) {
             Some((property, sure)) => {
                 taken.insert(property.name.clone(), column.to_owned());
@@ -199,7 +208,8 @@ pub(super) fn translate(sample: &Sample, schema: &ObjectSchema, about: &About<'_
                 unknown += 1;
                 let writable = schema.properties.values().filter(|property| !property.read_only());
                 let names = writable.clone().map(|property| property.name.as_str());
-                let near = suggest::nearest(column, names.chain(writable.map(|property| property.label.as_str())), NEAR);
+                let near =
+                    suggest::nearest(column, names.chain(writable.map(|property| property.label.as_str())), NEAR);
                 let near: Vec<&str> = near.into_iter().filter(|name| !taken.contains_key(*name)).collect();
                 let told = match near.as_slice() {
                     [] => "no property has this name or label".to_owned(),
@@ -217,7 +227,13 @@ pub(super) fn translate(sample: &Sample, schema: &ObjectSchema, about: &About<'_
         "# Written by `hubferry init`. Every setting: examples/hubferry.yaml, `hubferry schema`. Then: `hubferry check FILE`, `hubferry plan FILE`.\nversion: 1\nhubspot:\n",
     );
     config.push_str(about.account);
-    let _ = write!(config, "imports:\n  - name: {}\n    # What is uploaded there is imported: `*` stays within a folder, `**` does not.\n    match: {}\n    object: {}\n", plain(about.name), plain(about.pattern), plain(schema.object.as_str()));
+    let _ = write!(
+        config,
+        "imports:\n  - name: {}\n    # What is uploaded there is imported: `*` stays within a folder, `**` does not.\n    match: {}\n    object: {}\n",
+        plain(about.name),
+        plain(about.pattern),
+        plain(schema.object.as_str())
+    );
     match key {
         Some(key) => {
             let _ = writeln!(config, "    key: {}  # {key_comment}", plain(&key));
@@ -233,10 +249,22 @@ pub(super) fn translate(sample: &Sample, schema: &ObjectSchema, about: &About<'_
     config.push_str("    mode: upsert  # or create, update, archive, mirror\n    blank: keep   # an empty cell keeps the old value; or clear\n");
     config.push_str("    # before_images: true   # keep old values, so that `hubferry undo` can put them back\n    # skip_unchanged: true  # leave out rows that the last file held just so\n");
     let dialect = &sample.dialect;
-    let encoding = serde_json::to_value(dialect.encoding).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default();
+    let encoding = serde_json::to_value(dialect.encoding)
+        .ok()
+        .and_then(|name| name.as_str().map(str::to_owned))
+        .unwrap_or_default();
     let delimiter = if dialect.delimiter == '\t' { "tabs".to_owned() } else { format!("`{}`", dialect.delimiter) };
-    let _ = write!(config, "    # {}: {encoding}, cells between {delimiter}; both are detected for each file.\n    columns:\n{columns}", about.file);
-    notes.push(format!("portal {}: {} of {} columns have a property", about.portal_id, taken.len(), sample.header.len()));
+    let _ = write!(
+        config,
+        "    # {}: {encoding}, cells between {delimiter}; both are detected for each file.\n    columns:\n{columns}",
+        about.file
+    );
+    notes.push(format!(
+        "portal {}: {} of {} columns have a property",
+        about.portal_id,
+        taken.len(),
+        sample.header.len()
+    ));
     Made { config, notes }
 }
 
@@ -247,9 +275,14 @@ fn key(schema: &ObjectSchema, taken: &BTreeMap<String, String>) -> (Option<Strin
         return (Some("email".to_owned()), "contacts are unique by their address".to_owned(), false);
     }
     if mapped(mapping::RECORD_ID) {
-        return (Some(mapping::RECORD_ID.to_owned()), "HubSpot's own id: records that are there only".to_owned(), false);
+        return (
+            Some(mapping::RECORD_ID.to_owned()),
+            "HubSpot's own id: records that are there only".to_owned(),
+            false,
+        );
     }
-    let unique = taken.keys().find(|name| schema.properties.get(*name).is_some_and(|property| property.has_unique_value));
+    let unique =
+        taken.keys().find(|name| schema.properties.get(*name).is_some_and(|property| property.has_unique_value));
     if let Some(unique) = unique {
         return (Some(unique.clone()), "HubSpot holds it unique".to_owned(), false);
     }
@@ -262,19 +295,28 @@ fn key(schema: &ObjectSchema, taken: &BTreeMap<String, String>) -> (Option<Strin
 }
 
 /// A column's setting, and what a reader should know about it.
-fn setting<'c>(property: &PropertyDefinition, cells: impl Iterator<Item = &'c str>, style: DetectedColumn) -> (String, Vec<String>) {
+fn setting<'c>(
+    property: &PropertyDefinition,
+    cells: impl Iterator<Item = &'c str>,
+    style: DetectedColumn,
+) -> (String, Vec<String>) {
     let name = plain(&property.name);
     let is_date = matches!(property.kind.as_str(), "date" | "datetime");
     if is_date {
         return match format_of(cells, style) {
-            Some(Ok(format)) => (format!("{{ property: {name}, date: {} }}", serde_json::Value::from(format)), Vec::new()),
+            Some(Ok(format)) => {
+                (format!("{{ property: {name}, date: {} }}", serde_json::Value::from(format)), Vec::new())
+            }
             Some(Err(told)) => (name, vec![told]),
             None => (name, Vec::new()),
         };
     }
     if property.kind == "enumeration" && !property.external_options && !property.options.is_empty() {
         let known = |cell: &str| {
-            property.options.iter().any(|option| option.value.eq_ignore_ascii_case(cell) || option.label.eq_ignore_ascii_case(cell))
+            property
+                .options
+                .iter()
+                .any(|option| option.value.eq_ignore_ascii_case(cell) || option.label.eq_ignore_ascii_case(cell))
         };
         let mut others: Vec<&str> = Vec::new();
         for cell in cells.flat_map(|cell| cell.split(';')).map(str::trim) {
@@ -284,9 +326,8 @@ fn setting<'c>(property: &PropertyDefinition, cells: impl Iterator<Item = &'c st
         }
         let options = || property.options.iter().flat_map(|option| [option.label.as_str(), option.value.as_str()]);
         let comments = others.iter().map(|cell| {
-            let near = suggest::closest(cell, options()).and_then(|near| {
-                property.options.iter().find(|option| option.label == near || option.value == near)
-            });
+            let near = suggest::closest(cell, options())
+                .and_then(|near| property.options.iter().find(|option| option.label == near || option.value == near));
             match near {
                 Some(option) => format!("no option: {0}; values: {{ {0}: {1} }}", plain(cell), plain(&option.value)),
                 None => format!("no option: {0}; map it: values: {{ {0}: … }}", plain(cell)),
@@ -321,7 +362,9 @@ fn format_of<'c>(cells: impl Iterator<Item = &'c str>, style: DetectedColumn) ->
         Some(DateOrder::DayFirst) => Some(Ok(format!("%d{sign}%m{sign}%Y"))),
         Some(DateOrder::MonthFirst) => Some(Ok(format!("%m{sign}%d{sign}%Y"))),
         _ if sign == '.' => Some(Ok("%d.%m.%Y".to_owned())),
-        _ => Some(Err(format!("day or month first? no row tells: {{ property: …, date: \"%d{sign}%m{sign}%Y\" }} or %m{sign}%d{sign}%Y"))),
+        _ => Some(Err(format!(
+            "day or month first? no row tells: {{ property: …, date: \"%d{sign}%m{sign}%Y\" }} or %m{sign}%d{sign}%Y"
+        ))),
     }
 }
 
@@ -339,7 +382,11 @@ mod tests {
             ..PropertyDefinition::default()
         };
         let mut stage = property("lifecyclestage", "Lifecycle Stage", "enumeration");
-        let option = |label: &str, value: &str| PropertyOption { label: label.to_owned(), value: value.to_owned(), hidden: false };
+        let option = |label: &str, value: &str| PropertyOption {
+            label: label.to_owned(),
+            value: value.to_owned(),
+            hidden: false,
+        };
         stage.options = vec![option("Lead", "lead"), option("Opportunity", "opportunity")];
         let all = [
             property("email", "Email", "string"),
@@ -374,8 +421,11 @@ mod tests {
 
     #[test]
     fn a_header_becomes_settings_that_load() {
-        let made = made("E-Mail;FIRST_NAME;Signed up;Close Date;Stage;Role;Shoe size: \n\"a@x.io\";Ada;31/12/2024;01/02/2024;Oportunity;Boss;44\nb@x.io;Bob;01/02/2024;03/04/2024;Lead;;45\n");
-        let config = load::parse(&made.config, "hubferry.yaml").unwrap_or_else(|error| panic!("{error}\n{}", made.config));
+        let made = made(
+            "E-Mail;FIRST_NAME;Signed up;Close Date;Stage;Role;Shoe size: \n\"a@x.io\";Ada;31/12/2024;01/02/2024;Oportunity;Boss;44\nb@x.io;Bob;01/02/2024;03/04/2024;Lead;;45\n",
+        );
+        let config =
+            load::parse(&made.config, "hubferry.yaml").unwrap_or_else(|error| panic!("{error}\n{}", made.config));
         let import = &config.imports[0];
         assert_eq!((import.key.as_deref(), import.create_properties), (Some("email"), false));
         let columns = import.columns.as_ref().unwrap();
@@ -387,7 +437,9 @@ mod tests {
         assert_eq!(property("Stage").property, "lifecyclestage");
         assert_eq!(property("Role").property, "jobtitle");
         assert_eq!(columns.len(), 6);
-        for told in ["day or month first?", "values: { Oportunity: opportunity }", "# \"Shoe size:\": …", "the usual meaning"] {
+        for told in
+            ["day or month first?", "values: { Oportunity: opportunity }", "# \"Shoe size:\": …", "the usual meaning"]
+        {
             assert!(made.config.contains(told), "{told}:\n{}", made.config);
         }
     }

@@ -11,11 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use hubferry::{
-    clock::Deadline,
-    hubspot::properties::SchemaParts,
-    record::ObjectType,
-};
+use hubferry::{clock::Deadline, hubspot::properties::SchemaParts, record::ObjectType};
 
 use crate::{doors, turns};
 
@@ -94,7 +90,8 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
 }
 
 async fn from_csv(options: &Options, path: &Path) -> Result<csv::Made> {
-    let base_url = options.base_url.as_ref().map(|url| format!("\n    base_url: {}", conduit::plain(url))).unwrap_or_default();
+    let base_url =
+        options.base_url.as_ref().map(|url| format!("\n    base_url: {}", conduit::plain(url))).unwrap_or_default();
     let account = format!("  default:\n    secret: {}{base_url}\n", conduit::plain(&options.secret));
     // A file that is no table is told before HubSpot is asked.
     let first = csv::sample(path, &|_| false).or_else(|_| csv::sample(path, &|_| true))?;
@@ -103,11 +100,15 @@ async fn from_csv(options: &Options, path: &Path) -> Result<csv::Made> {
     let client = app.account("default")?;
     let details = client.details(Deadline::NONE).await?;
     let schema = client.schema(&ObjectType(object.clone()), SchemaParts::default(), Deadline::NONE).await?;
-    let squeeze = |name: &str| -> String { name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
+    let squeeze =
+        |name: &str| -> String { name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
     let known: std::collections::BTreeSet<String> =
         schema.properties.values().flat_map(|property| [squeeze(&property.name), squeeze(&property.label)]).collect();
     let sample = csv::sample(path, &|name| known.contains(&squeeze(name))).unwrap_or(first);
-    let name = options.name.clone().unwrap_or_else(|| object.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect());
+    let name = options
+        .name
+        .clone()
+        .unwrap_or_else(|| object.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect());
     let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let about = csv::About {
         name: &name,

@@ -69,7 +69,11 @@ impl Summary {
             ("unchanged", totals.unchanged, "records of which nothing is to be done"),
             ("merged", totals.merged, "rows sent together with another row of the same key"),
             ("associate", totals.associations, "pairs of records"),
-            ("rejected", totals.rejected, if undo { "left alone, for the reasons below" } else { "rows, for the reasons below" }),
+            (
+                "rejected",
+                totals.rejected,
+                if undo { "left alone, for the reasons below" } else { "rows, for the reasons below" },
+            ),
         ];
         for (name, count, means) in counts.into_iter().filter(|(name, count, _)| *count > 0 || *name == "rows") {
             lines.push(format!("  {name:<10}{:>9}  {means}", grouped(count)));
@@ -102,15 +106,29 @@ impl Summary {
         let header = self.header.as_ref();
         for planned in header.map(|header| header.create_properties.as_slice()).unwrap_or_default() {
             let new = &planned.property;
-            lines.extend(wrapped("  property  ", &format!("`{}` ({}) of {} is created", new.name, new.kind, planned.object)));
+            lines.extend(wrapped(
+                "  property  ",
+                &format!("`{}` ({}) of {} is created", new.name, new.kind, planned.object),
+            ));
         }
         if let Some(mirror) = &totals.mirror {
-            let told = format!("the file lacks {} of the {} records known from earlier files", grouped(mirror.missing), grouped(mirror.known));
-            let told = if mirror.braked { format!("{told}: more than mirror_max_archived allows, none is archived") } else { told };
+            let told = format!(
+                "the file lacks {} of the {} records known from earlier files",
+                grouped(mirror.missing),
+                grouped(mirror.known)
+            );
+            let told = if mirror.braked {
+                format!("{told}: more than mirror_max_archived allows, none is archived")
+            } else {
+                told
+            };
             lines.extend(wrapped("  mirror    ", &told));
         }
         if totals.aborts {
-            lines.extend(wrapped("  note      ", "an import of this file would stop: more rows are rejected than abort_if_rejected allows"));
+            lines.extend(wrapped(
+                "  note      ",
+                "an import of this file would stop: more rows are rejected than abort_if_rejected allows",
+            ));
         }
         if !totals.ignored_columns.is_empty() {
             let columns: Vec<String> = totals.ignored_columns.iter().map(|name| format!("`{name}`")).collect();
@@ -161,7 +179,9 @@ fn field(name: &str, old: Option<&str>, new: Option<&str>, act: Act) -> String {
     let value = |value: Option<&str>| value.map_or_else(|| "(none)".to_owned(), |value| clip(&shown(value), VALUE));
     let name = clip(name, NAME);
     match act {
-        Act::Create => format!("              {name:<NAME$} {}", new.map_or_else(String::new, |new| clip(&shown(new), 2 * VALUE))),
+        Act::Create => {
+            format!("              {name:<NAME$} {}", new.map_or_else(String::new, |new| clip(&shown(new), 2 * VALUE)))
+        }
         _ => format!("              {name:<NAME$} {:<VALUE$} -> {}", value(old), value(new)),
     }
 }
@@ -217,7 +237,10 @@ mod tests {
         }
         let totals = Totals { create: 9, update: 9, archive: 9, rows: 27, ..Totals::default() };
         let lines = summary.lines(&totals, false);
-        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH && !line.contains(char::is_control)), "{lines:#?}");
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= WIDTH && !line.contains(char::is_control)),
+            "{lines:#?}"
+        );
         assert!(lines.iter().any(|line| line.ends_with("and 4 more to update")));
         assert!(lines.iter().any(|line| line.ends_with("and 3 more fields")));
     }

@@ -43,17 +43,29 @@ pub(super) fn csv(line: &Line) -> String {
             rows.push([none.clone(), none.clone(), none.clone(), own("reject"), field, none.clone(), none, line, why]);
         }
         Line::Associate(pair) => {
-            let end = |id: &Option<String>, key: &Option<String>| id.clone().or_else(|| key.clone()).unwrap_or_default();
+            let end =
+                |id: &Option<String>, key: &Option<String>| id.clone().or_else(|| key.clone()).unwrap_or_default();
             let (near, far) = (end(&pair.from_id, &pair.from_key), end(&pair.to_id, &pair.to_key));
             let (none, label) = (String::new(), pair.label.clone().unwrap_or_default());
-            rows.push([pair.from.clone(), near, none.clone(), own("associate"), pair.to.clone(), none.clone(), far, none, label]);
+            rows.push([
+                pair.from.clone(),
+                near,
+                none.clone(),
+                own("associate"),
+                pair.to.clone(),
+                none.clone(),
+                far,
+                none,
+                label,
+            ]);
         }
         Line::Totals(_) => {}
     }
     let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
     for row in rows {
         // A spreadsheet runs what looks like a formula.
-        let row = row.map(|cell| if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell });
+        let row =
+            row.map(|cell| if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell });
         if writer.write_record(&row).is_err() {
             break;
         }
@@ -94,8 +106,14 @@ impl Table {
             include_str!("../report.css")
         );
         if let Some(header) = &summary.header {
-            let made = header.made_at.map(|at| format!(", made {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))).unwrap_or_default();
-            let _ = writeln!(html, "<p class=\"dim\">Account {}, portal {}{made}. Nothing was written.</p>", esc(&header.account), header.portal_id);
+            let made =
+                header.made_at.map(|at| format!(", made {}", at.strftime("%Y-%m-%d %H:%M:%SZ"))).unwrap_or_default();
+            let _ = writeln!(
+                html,
+                "<p class=\"dim\">Account {}, portal {}{made}. Nothing was written.</p>",
+                esc(&header.account),
+                header.portal_id
+            );
         }
         html.push_str("</header>\n<main>\n<table>\n<tbody>\n");
         let counts = [
@@ -132,7 +150,11 @@ impl Table {
             html.push_str("</tbody>\n</table>\n");
         }
         if self.left_out > 0 {
-            let _ = writeln!(html, "<p>{} more are not on this page: <code>--format jsonl</code> has all of them.</p>", grouped(self.left_out));
+            let _ = writeln!(
+                html,
+                "<p>{} more are not on this page: <code>--format jsonl</code> has all of them.</p>",
+                grouped(self.left_out)
+            );
         }
         html.push_str("</main>\n</body>\n</html>\n");
         html
@@ -149,13 +171,28 @@ impl Table {
             Act::Archive => "Archive",
             _ => "Cannot be restored",
         };
-        let _ = writeln!(html, "<h2>{title}</h2>\n<table>\n<thead><tr><th>Record</th><th>Field</th><th>Old</th><th>New</th></tr></thead>\n<tbody>");
+        let _ = writeln!(
+            html,
+            "<h2>{title}</h2>\n<table>\n<thead><tr><th>Record</th><th>Field</th><th>Old</th><th>New</th></tr></thead>\n<tbody>"
+        );
         for record in records {
-            let id = record.id.as_deref().map(|id| format!("<br><span class=\"dim\">{} {}</span>", esc(record.object.as_str()), esc(id)));
+            let id = record
+                .id
+                .as_deref()
+                .map(|id| format!("<br><span class=\"dim\">{} {}</span>", esc(record.object.as_str()), esc(id)));
             let rows = record.fields.len().max(1);
-            let _ = write!(html, "<tr><th scope=\"row\" rowspan=\"{rows}\">{}{}</th>", esc(&record.key), id.unwrap_or_default());
+            let _ = write!(
+                html,
+                "<tr><th scope=\"row\" rowspan=\"{rows}\">{}{}</th>",
+                esc(&record.key),
+                id.unwrap_or_default()
+            );
             if record.fields.is_empty() {
-                let _ = writeln!(html, "<td colspan=\"3\" class=\"dim\">{}</td></tr>", esc(record.why.as_deref().unwrap_or_default()));
+                let _ = writeln!(
+                    html,
+                    "<td colspan=\"3\" class=\"dim\">{}</td></tr>",
+                    esc(record.why.as_deref().unwrap_or_default())
+                );
             }
             for (at, (name, old, new)) in record.fields.iter().enumerate() {
                 let open = if at > 0 { "<tr>" } else { "" };

@@ -338,7 +338,9 @@ impl Job {
                     etag: self.object.etag.clone(),
                     bytes: self.object.size,
                     run_id: None,
-                    dialect: file.and_then(|file| file.dialect.as_ref()).and_then(|dialect| serde_json::to_value(dialect).ok()),
+                    dialect: file
+                        .and_then(|file| file.dialect.as_ref())
+                        .and_then(|dialect| serde_json::to_value(dialect).ok()),
                     compression: file.and_then(|file| word(&file.compression)),
                 },
             },
