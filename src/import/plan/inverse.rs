@@ -5,10 +5,9 @@
 //! is the same whenever it is made: undoing a run twice is applying one plan twice.
 
 use futures_util::{StreamExt, stream};
-use jiff::SignedDuration;
 use serde_json::Value;
 
-use super::format::{Act, Field, Header, Line, Of, PlanRecord, PlanSource, Totals, VERSION};
+use super::{replay::CLOCK_SLACK, format::{Act, Field, Header, Line, Of, PlanRecord, PlanSource, Totals, VERSION}};
 use crate::{
     app::App,
     clock::Deadline,
@@ -18,9 +17,6 @@ use crate::{
     record::{ObjectType, PropertyName},
     state::runs::Run,
 };
-
-/// HubSpot's clock is known by its answers' whole seconds, less what they took: what was written just before the run's end must not seem later.
-const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(2);
 
 /// Images fetched at once.
 const READ_AHEAD: usize = 8;

@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     super::{
@@ -48,6 +48,9 @@ use crate::{
 
 /// The property that only moves forward: to set it back it is cleared first.
 const LIFECYCLE_STAGE: &str = "lifecyclestage";
+
+/// How far HubSpot's clock may be off, as far as its answers tell: whole seconds, less what they took.
+pub(super) const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(2);
 
 /// Names of fields in a reason.
 const NAMES_SHOWN: usize = 10;
@@ -446,12 +449,14 @@ impl Work<'_> {
         };
         let keys: Vec<String> = items.iter().map(|item| item.record.key.clone()).collect();
         let found = self.read(Some(&property), &keys, &Self::names(&items), permit).await?;
+        let began = self.replay.account.at_hubspot(self.replay.started_at);
+        let began = began.checked_sub(CLOCK_SLACK).unwrap_or(began);
         let mut intents = Vec::new();
         for (item, found) in items.into_iter().zip(found) {
             match found {
                 // Ours: the answer was lost, or the checkpoint was not reached.
                 Some(found)
-                    if found.created_at.is_some_and(|created| created >= self.replay.started_at)
+                    if found.created_at.is_some_and(|created| created >= began)
                         && self.compare(&item.record.fields, &found) == (Vec::new(), Vec::new()) =>
                 {
                     set(delivered, item.at, Delivered::Written { id: found.id, created: true });
@@ -509,6 +514,7 @@ impl Work<'_> {
             let found = self.read(property.as_deref(), &keys, &names, permit).await?;
             both.extend(without.into_iter().zip(found));
         }
+        let untouched = if undo { self.untouched(&both).await? } else { BTreeSet::new() };
         let mut intents = Vec::new();
         for (item, found) in both {
             let found = found.filter(|found| item.record.id.as_ref().is_none_or(|id| *id == found.id));
@@ -517,7 +523,12 @@ impl Work<'_> {
                 set(delivered, item.at, Delivered::Refused(Reason::new(code, reason)));
                 continue;
             };
-            let (mut others, open) = self.compare(&item.record.fields, &found);
+            let (mut others, mut open) = self.compare(&item.record.fields, &found);
+            others.retain(|name| {
+                let ours = untouched.contains(&(found.id.clone(), (*name).to_owned()));
+                open.extend(item.record.fields.iter().filter(|(field, ..)| ours && **field == **name));
+                !ours
+            });
             let planned = |name: &str| item.record.fields.iter().any(|(field, ..)| &**field == name);
             if let Some(name) = key_name.as_deref().filter(|name| !planned(name))
                 && !self.same(name, found.value(name), Some(&item.record.key))
@@ -566,6 +577,35 @@ impl Work<'_> {
             intents.push(Intent { at: item.at, input: Input { key: found.id, properties }, image, then });
         }
         self.carry_out(WriteKind::Update, None, intents, delivered).await
+    }
+
+    /// Fields that hold another value than the run wrote, and that nobody has written since: HubSpot keeps some values in a form of its own.
+    async fn untouched(&self, items: &[(Item, Option<Found>)]) -> Result<BTreeSet<(String, String)>> {
+        let mut names: BTreeSet<PropertyName> = BTreeSet::new();
+        let mut ids = Vec::new();
+        for (item, found) in items {
+            let Some(found) = found else { continue };
+            let (others, _) = self.compare(&item.record.fields, found);
+            if !others.is_empty() {
+                ids.push(found.id.clone());
+                names.extend(others.into_iter().map(PropertyName::from));
+            }
+        }
+        if ids.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let wanted = Wanted { properties: names.into_iter().collect(), history: true, archived: false };
+        let records = self.replay.account.read_records(self.object, &ids, &wanted, self.deadline).await?;
+        let until = self.until();
+        let mut untouched = BTreeSet::new();
+        for (id, record) in &records {
+            for (name, values) in &record.history {
+                if !values.is_empty() && values.iter().all(|value| value.at <= until) {
+                    untouched.insert((id.clone(), name.clone()));
+                }
+            }
+        }
+        Ok(untouched)
     }
 
     /// Archives what the plan says.
