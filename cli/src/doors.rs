@@ -90,8 +90,7 @@ pub(crate) async fn open(options: &Place, wish: Use, watcher: Option<Watcher>) -
     }
     let source = environment.config()?;
     let folder = local_folder(&source);
-    let token = std::env::var_os(HUBSPOT_ACCESS_TOKEN).and_then(|token| token.into_string().ok());
-    let token = token.filter(|token| !token.trim().is_empty());
+    let token = token();
     let table_name = environment.table.clone().filter(|_| !options.local);
     if options.local && token.is_none() && wish != Use::Look {
         let message =
@@ -154,8 +153,7 @@ pub(crate) async fn open(options: &Place, wish: Use, watcher: Option<Watcher>) -
 /// `CONFIG_INVALID`; an environment that no client can be made of.
 pub(crate) async fn without_settings(account: &str) -> Result<App> {
     let config = hubferry::config::load::parse(&format!("version: 1\nhubspot:\n{account}"), "the account")?;
-    let token = std::env::var(HUBSPOT_ACCESS_TOKEN).ok().filter(|token| !token.trim().is_empty());
-    let secrets: Rc<dyn Secrets> = match token {
+    let secrets: Rc<dyn Secrets> = match token() {
         Some(token) => Rc::new(EnvironmentSecret::new(&token)),
         None => Rc::new(SecretsManager::new(Clients::new(&aws::load().await).secrets)),
     };
@@ -172,6 +170,12 @@ pub(crate) async fn without_settings(account: &str) -> Result<App> {
         stop: Cell::new(false),
     };
     Ok(App::new(Rc::new(env), Rc::new(config))?)
+}
+
+/// What stands in for the secret, where it is set.
+fn token() -> Option<String> {
+    let token = std::env::var_os(HUBSPOT_ACCESS_TOKEN).and_then(|token| token.into_string().ok());
+    token.filter(|token| !token.trim().is_empty())
 }
 
 /// Beside a settings file; of settings in S3, here.

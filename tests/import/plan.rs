@@ -16,7 +16,7 @@ use hubferry::{
     report::{Outcome, Report},
 };
 use hubferry_simulator::hubspot::{Fault, Faults, PortalSettings, PropertyDefinition, What};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::{BUCKET, World, contacts, report};
 
@@ -651,5 +651,66 @@ async fn a_lost_answer_of_an_apply_writes_nothing_twice() {
     let applied = apply(&world, "plans/a.jsonl", &plan.text).await;
     assert_eq!((applied.outcome, applied.rows.rejected), (Outcome::Done, 0), "{applied:?}");
     assert_eq!(world.portal.borrow().record_count("contacts"), 4);
-    let _ = json!(null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_that_are_added_are_planned_and_undone_as_the_whole_list() {
+    for way in ["plan", "import"] {
+        let mut settings = PortalSettings::default();
+        let tags = PropertyDefinition::new("tags", "enumeration").options(&["a", "b", "c"]).several();
+        settings.properties.insert("contacts".to_owned(), vec![tags]);
+        let world = World::with(&contacts("before_images: true"), settings);
+        seed(&world, &[&[("email", "a@x.io"), ("tags", "a")], &[("email", "b@x.io"), ("tags", "c;a")]]);
+        let before = state(&world);
+        let file = "email,tags\na@x.io,;c\nb@x.io,a;c\n";
+        let run = match way {
+            "plan" => {
+                let plan = plan_of(&world, "contacts", file).await;
+                let told = plan.told();
+                assert_eq!(told[0].2, ["tags a a;c"]);
+                assert_eq!(told[1].1, Act::Unchanged, "the order of options means nothing");
+                apply(&world, "plans/a.jsonl", &plan.text).await
+            }
+            _ => world.import("incoming/contacts/a.csv", file).await,
+        };
+        assert_eq!(
+            (run.outcome, world.contact("a@x.io", "tags").as_deref()),
+            (Outcome::Done, Some("a;c")),
+            "{way}: {run:?}"
+        );
+        let undone = undo(&world, run.run_id.as_deref().unwrap(), false).await;
+        assert_eq!((undone.outcome, undone.rows.rejected), (Outcome::Done, 0), "{way}: {undone:?}");
+        assert_eq!(world.contact("a@x.io", "tags").as_deref(), Some("a"), "{way}");
+        if way == "plan" {
+            same_state(&state(&world), &before, way);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_records_are_not_planned_and_too_many_rejects_are_told() {
+    let config =
+        contacts("abort_if_rejected: 1") + "  - { name: cdc, match: cdc/*, format: opencdc, resource: crm.contacts }\n";
+    let world = World::new(&config);
+    let app = world.process();
+    let import = app.config().imports.iter().find(|import| import.name == "cdc").unwrap();
+    world.objects.insert(&Location::new(BUCKET, "cdc/a"), "{}\n");
+    let error = plan::plan(&app, import, &source("cdc/a"), sink().0).await.unwrap_err();
+    assert_eq!(error.code(), codes::PLAN_UNSUPPORTED);
+    let plan = plan_of(&world, "contacts", "email\nx\ny\na@x.io\n").await;
+    assert!(plan.totals.aborts && plan.totals.create == 1, "the whole file is shown: {:?}", plan.totals);
+    let empty = plan_of(&world, "contacts", "").await;
+    assert_eq!((empty.lines.len(), empty.totals.rows), (2, 0), "{:?}", empty.lines);
+    let report = apply(&world, "plans/empty", &empty.text).await;
+    assert_eq!((report.outcome, report.rows.read), (Outcome::Done, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_not_at_its_end_is_not_undone() {
+    let world = World::new(&contacts("before_images: true"));
+    let event = world.upload("incoming/contacts/a.csv", long_file(3_000)).await;
+    assert!(world.handle_until_killed(event, Duration::from_secs(3)).await.is_none());
+    let (run_id, _) = world.process().runs().open_runs().await.unwrap().remove(0);
+    let error = plan::undo(&world.process(), &run_id, false, world.deadline(900), "x").await.unwrap_err();
+    assert_eq!(error.code(), codes::RUN_OPEN);
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Stdio, thread, time::Duration};
 
-use hubferry_simulator::hubspot::PortalSettings;
+use hubferry_simulator::hubspot::{PortalSettings, server::machine_clock};
 use serde_json::Value;
 
 use crate::world::{World, files, json_of, text};
@@ -10,7 +10,7 @@ use crate::world::{World, files, json_of, text};
 /// A world in which one of the file's contacts is there.
 fn world() -> World {
     let world = World::new();
-    let now = jiff::Timestamp::now();
+    let now = machine_clock();
     world.portal().seed_record(now, "contacts", &[("email", "p0@example.com"), ("firstname", "Before")]).unwrap();
     world
 }
@@ -46,7 +46,7 @@ fn a_plan_is_shown_applied_exactly_and_undone() {
     assert_eq!(plan.lines().count(), 123, "header, 120 records, a reject, totals");
     // Edited since: left alone.
     let id = world.portal().find_by("contacts", "email", "p0@example.com").unwrap()["hs_object_id"].clone();
-    assert!(world.portal().edit(jiff::Timestamp::now(), "contacts", &id, &[("firstname", "Theirs")]));
+    assert!(world.portal().edit(machine_clock(), "contacts", &id, &[("firstname", "Theirs")]));
     let (report, code) = world.json(&["apply", "a.plan.jsonl", "--local"]);
     assert_eq!((&report["outcome"], &report["name"], code), (&"done".into(), &"contacts".into(), 0), "{report}");
     assert_eq!(
@@ -204,4 +204,32 @@ fn init_writes_settings_that_check_takes() {
     assert!(text(&refused.stderr).contains("--force"), "{refused:?}");
     let nothing: Value = json_of(&world.run(&["init", "missing.csv", "--json"])).0;
     assert!(nothing["error"]["message"].as_str().unwrap().contains("missing.csv"), "{nothing}");
+}
+
+/// The most memory that a process had, in kilobytes.
+#[cfg(target_os = "linux")]
+fn peak(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_does_not_grow_with_the_file() {
+    let world = World::new();
+    let mut most = Vec::new();
+    for rows in [2_000, 100_000] {
+        world.write("a.csv", &World::contacts(rows));
+        let mut child = world.command(&["plan", "a.csv", "--as", "contacts", "--local", "--json"]);
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut peaks = 0;
+        while child.try_wait().unwrap().is_none() {
+            peaks = peaks.max(peak(child.id()).unwrap_or_default());
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(fs::read_to_string(world.path("a.plan.jsonl")).unwrap().lines().count(), rows + 2);
+        most.push(peaks);
+    }
+    assert!(most[1] < most[0] + 16 * 1024, "kilobytes: {most:?}");
 }

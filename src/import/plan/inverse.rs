@@ -7,7 +7,10 @@
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
-use super::{replay::CLOCK_SLACK, format::{Act, Field, Header, Line, Of, PlanRecord, PlanSource, Totals, VERSION}};
+use super::{
+    format::{Act, Field, Header, Line, Of, PlanRecord, PlanSource, Totals, VERSION},
+    replay::CLOCK_SLACK,
+};
 use crate::{
     app::App,
     clock::Deadline,
