@@ -182,8 +182,8 @@ impl Replay {
         let mut permit = Some(permit);
         for (part, (object, items)) in records.into_iter().enumerate() {
             let schema = self.account.schema(&object, SchemaParts::default(), deadline).await?;
-            let work =
-                Work { replay: self, object: &object, schema: &schema, number: format!("{number}-{part}"), deadline };
+            let batch =
+                Batch { replay: self, object: &object, schema: &schema, number: format!("{number}-{part}"), deadline };
             match lane {
                 Lane::Make => batch.make(items, &mut permit, &mut delivered).await?,
                 Lane::Change => batch.change(items, &mut permit, &mut delivered).await?,
