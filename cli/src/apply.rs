@@ -9,8 +9,9 @@ use hubferry::{
 
 use crate::{
     doors::{self, Doors, Use},
-    import::{show, watcher},
+    import::{show_with, watcher},
     plan::{Output, Written, tell},
+    summary::Words,
     text, turns,
     watch::Watch,
 };
@@ -70,7 +71,7 @@ async fn work(options: &Options) -> Result<u8> {
     if options.json {
         text::json_line(&serde_json::to_value(&report)?)?;
     } else {
-        show(&doors, &report, "The same command goes on from there.").await?;
+        show_with(&doors, &report, "The same command goes on from there.", &Words::of_plan()).await?;
         undo_hint(report.run_id.as_deref(), report.rows.created + report.rows.updated)?;
     }
     Ok(turns::exit_code(report.outcome))
@@ -126,7 +127,7 @@ async fn take_back(options: &UndoOptions) -> Result<u8> {
     if options.json {
         text::json_line(&serde_json::to_value(&report)?)?;
     } else {
-        show(&doors, &report, "The same command goes on from there.").await?;
+        show_with(&doors, &report, "The same command goes on from there.", &Words::of_undo()).await?;
     }
     Ok(turns::exit_code(report.outcome))
 }

@@ -306,10 +306,9 @@ fn facts(seen: &Seen, totals: &Totals) -> Vec<String> {
     lines.extend(wrapped("  rows      ", &format!("{}: {}", grouped(totals.rows), parts.join(", "))));
     let repeats = totals.merged + totals.repeated;
     if repeats > 0 {
-        let told = format!(
-            "{} rows with the key of another row; the later one counts",
-            grouped(totals.merged.max(totals.repeated))
-        );
+        let count = totals.merged.max(totals.repeated);
+        let rows = if count == 1 { "row" } else { "rows" };
+        let told = format!("{} {rows} with the key of another row; the later one counts", grouped(count));
         lines.extend(wrapped("  keys      ", &told));
     }
     if let Some(mirror) = &totals.mirror {

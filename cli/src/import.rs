@@ -180,7 +180,16 @@ fn names(app: &App) -> String {
 }
 
 /// The report for people. `next` is said of a run that is not at its end.
-pub(crate) async fn show(doors: &Doors, report: &Report, next: &str) -> Result<()> {
+async fn show(doors: &Doors, report: &Report, next: &str) -> Result<()> {
+    let words = match report.job.as_str() {
+        "undo" => summary::Words::of_undo(),
+        _ => summary::Words::of_import("records"),
+    };
+    show_with(doors, report, next, &words).await
+}
+
+/// As [`show`], in these words.
+pub(crate) async fn show_with(doors: &Doors, report: &Report, next: &str, words: &summary::Words) -> Result<()> {
     if report.job == "capture" {
         let mut page = capture::show::Page::new(text::has_colour());
         page.report(report, &doors.state);
@@ -191,7 +200,7 @@ pub(crate) async fn show(doors: &Doors, report: &Report, next: &str) -> Result<(
         true => format!("\x1b[1m{heading}\x1b[0m"),
         false => heading,
     }];
-    lines.extend(summary::report_lines(report, "records"));
+    lines.extend(summary::report_lines_with(report, words));
     if let Some(rejects) = &report.rejects {
         let first = first_rejects(doors, rejects).await;
         lines.push(String::new());
@@ -209,7 +218,7 @@ pub(crate) async fn show(doors: &Doors, report: &Report, next: &str) -> Result<(
     match report.outcome {
         Outcome::Duplicate => lines.extend(summary::wrapped(
             "  -> ",
-            "This content was imported before, by the run above; nothing was written. What was counted then is shown.",
+            "This was done before, by the run above; nothing was written. What was counted then is shown.",
         )),
         Outcome::Yielded => lines.extend(summary::wrapped("  -> ", &format!("Saved. {next}"))),
         Outcome::Busy => lines.extend(summary::wrapped("  -> ", "Another process holds the run; nothing was written.")),
