@@ -714,3 +714,78 @@ async fn a_run_that_is_not_at_its_end_is_not_undone() {
     let error = plan::undo(&world.process(), &run_id, false, world.deadline(900), "x").await.unwrap_err();
     assert_eq!(error.code(), codes::RUN_OPEN);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_cut_off_is_picked_up_by_the_sweep() {
+    let file = long_file(1_500);
+    let world = long_world(&contacts(""), Vec::new(), 5);
+    let before = state(&world);
+    let plan = plan_of(&world, "contacts", file.clone()).await;
+    world.objects.insert(&Location::new(BUCKET, "plans/a.jsonl"), plan.text.clone());
+    let app = world.process();
+    let from = source("plans/a.jsonl");
+    let cut_off = tokio::select! {
+        biased;
+        () = world.clock.sleep(Duration::from_secs(3)) => true,
+        _ = plan::apply(&app, &from, world.deadline(900), "cli") => false,
+    };
+    assert!(cut_off);
+    world.clock.sleep(Duration::from_secs(31)).await;
+    let applied = world.resume().await.remove(0);
+    assert_eq!((applied.outcome, applied.rows.rejected, applied.invocations), (Outcome::Done, 30, 2), "{applied:?}");
+    let direct = long_world(&contacts(""), Vec::new(), 5);
+    direct.import("incoming/contacts/a.csv", file).await;
+    same_state(&state(&world), &state(&direct), "applied");
+    let run_id = applied.run_id.unwrap();
+    let app = world.process();
+    let cut_off = tokio::select! {
+        biased;
+        () = world.clock.sleep(Duration::from_secs(3)) => true,
+        _ = plan::undo(&app, &run_id, false, world.deadline(900), "cli") => false,
+    };
+    assert!(cut_off);
+    world.clock.sleep(Duration::from_secs(31)).await;
+    let undone = world.resume().await.remove(0);
+    assert_eq!((undone.job.as_str(), undone.outcome, undone.rows.rejected), ("undo", Outcome::Done, 0), "{undone:?}");
+    same_state(&state(&world), &before, "undone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_apply_with_associations_that_is_killed_again_and_again_ends_as_the_import() {
+    let mut file = String::from("email,first,company_domain,company\n");
+    for number in 0..600 {
+        file.push_str(&format!("p{number}@x.io,P{number},c{}.example,C{}\n", number % 70, number % 70));
+    }
+    let direct = World::new(TWO_OBJECTS);
+    direct.import("incoming/people/a.csv", file.clone()).await;
+    for seed in [3, 4] {
+        let mut settings = PortalSettings { seed, ..PortalSettings::default() };
+        settings.latency.fixed_ms = 300;
+        let world = World::with(TWO_OBJECTS, settings);
+        let plan = plan_of(&world, "people", file.clone()).await;
+        world.objects.insert(&Location::new(BUCKET, "plans/a.jsonl"), plan.text.clone());
+        let from = source("plans/a.jsonl");
+        let work = async |owner: &str| plan::apply(&world.process(), &from, world.deadline(900), owner).await;
+        let applied = killed_again_and_again(&world, work, 3).await;
+        assert_eq!((applied.outcome, applied.rows.rejected), (Outcome::Done, 0), "seed {seed}: {applied:?}");
+        same_state(&state(&world), &state(&direct), &format!("seed {seed}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn properties_that_are_missing_are_planned_and_made_by_the_apply() {
+    let world = World::new(&contacts("create_properties: true"));
+    let file = "email,Shoe size,Member since\na@x.io,44,2024-03-01\nb@x.io,45.5,2024-03-02\n";
+    let plan = plan_of(&world, "contacts", file).await;
+    let made: Vec<_> = plan
+        .header()
+        .create_properties
+        .iter()
+        .map(|planned| (&*planned.property.name, &*planned.property.kind))
+        .collect();
+    assert_eq!(made, [("shoe_size", "number"), ("member_since", "date")]);
+    assert_eq!(writes(&world), 0);
+    let applied = apply(&world, "plans/a.jsonl", &plan.text).await;
+    assert_eq!((applied.outcome, applied.rows.created), (Outcome::Done, 2), "{applied:?}");
+    assert_eq!(world.contact("b@x.io", "shoe_size").as_deref(), Some("45.5"));
+}
