@@ -150,6 +150,14 @@ codes! {
     ABORT_IF_REJECTED: "Look at the rejects. Raise abort_if_rejected if the file is right.";
     /// Mode `mirror` would archive more records than the brake allows.
     MIRROR_BRAKE: "Look at the file: is it whole? If it is, raise mirror_max_archived and drop it again; no record was archived.";
+    /// The file is no plan, a damaged one, or one of another account.
+    PLAN_INVALID: "Make the plan again with `hubferry plan`.";
+    /// What is asked for cannot be planned.
+    PLAN_UNSUPPORTED: "Look at the message: it says what cannot be planned.";
+    /// The run is not at its end and cannot be undone yet.
+    RUN_OPEN: "Let it go on to its end (`hubferry resume`), then undo it.";
+    /// The run kept no before-images.
+    NO_BEFORE_IMAGES: "Only runs of imports with before_images: true, of `hubferry apply` and of `hubferry undo` can be undone.";
     /// Several invocations in a row made no progress.
     NO_PROGRESS: "Look at the last error; raise the function's time-out or memory if single batches do not fit.";
     /// Another invocation took the run over.
@@ -244,6 +252,12 @@ codes! {
     MISSING_REQUIRED_PROPERTY: "Fill in the property that the account requires.";
     /// The account requires a property that is missing here.
     MISSING_CONDITIONAL_REQUIRED_PROPERTY: "Fill in the property that the account requires for such records.";
+    /// The record is not any more as the plan says.
+    PLAN_CHANGED: "Look at the record, then make a new plan.";
+    /// What the run wrote was changed since: undo leaves it alone.
+    CHANGED_SINCE: "Look at the record: what it holds now is somebody's later word.";
+    /// The run archived the record.
+    ARCHIVED_BY_RUN: "Restore the record in HubSpot, within 90 days: its list, Actions, Restore.";
     /// Another record holds this unique value.
     CONFLICTING_UNIQUE_VALUE: "Another record has this unique value: correct the row, or merge the records in HubSpot.";
     /// The record conflicts with another one.

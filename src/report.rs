@@ -328,7 +328,7 @@ impl From<&Error> for ReportError {
 pub struct Report {
     /// The run; null where no run was made.
     pub run_id: Option<String>,
-    /// `import`, `capture`, `sync`.
+    /// `import`, `undo`, `capture`, `sync`.
     pub job: String,
     /// The import's, capture's or sync's name.
     pub name: String,

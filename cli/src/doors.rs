@@ -16,8 +16,8 @@ use hubferry::{
     codes,
     config::{ConfigSource, Environment},
     http::client::ReqwestService,
-    objects::{Objects, folder::Folder, local::LocalFiles, s3::S3},
-    secrets::{Secrets, SecretsManager},
+    objects::{Objects, folder::Folder, local::LocalFiles, memory::MemoryObjects, s3::S3},
+    secrets::{EnvironmentSecret, Secrets, SecretsManager},
     state::{Table, dynamo::DynamoTable, file::FileTable, memory::MemoryTable},
 };
 
@@ -146,6 +146,32 @@ pub(crate) async fn open(options: &Place, wish: Use, watcher: Option<Watcher>) -
         stop: Cell::new(false),
     };
     Ok(Doors { app: App::new(Rc::new(env), Rc::new(config))?, files, state, no_state })
+}
+
+/// An app for an account of which there are no settings yet. `account` is its entry under `hubspot`, as YAML, called `default`. Nothing is
+/// kept anywhere.
+///
+/// # Errors
+/// `CONFIG_INVALID`; an environment that no client can be made of.
+pub(crate) async fn without_settings(account: &str) -> Result<App> {
+    let config = hubferry::config::load::parse(&format!("version: 1\nhubspot:\n{account}"), "the account")?;
+    let secrets: Rc<dyn Secrets> = match credentials::variable(HUBSPOT_ACCESS_TOKEN) {
+        Some(token) => Rc::new(EnvironmentSecret::new(&token)),
+        None => Rc::new(SecretsManager::new(Clients::new(&aws::load().await).secrets)),
+    };
+    let env = Env {
+        clock: Rc::new(SystemClock::new()),
+        rng: Rc::new(Rng::from_system()),
+        http: Rc::new(ReqwestService::new()?),
+        objects: Rc::new(MemoryObjects::new()),
+        table: Rc::new(MemoryTable::new()),
+        secrets,
+        queue: None,
+        memory_mb: Cell::new(0),
+        watcher: None,
+        stop: Cell::new(false),
+    };
+    Ok(App::new(Rc::new(env), Rc::new(config))?)
 }
 
 /// Beside a settings file; of settings in S3, here.

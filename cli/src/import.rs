@@ -34,16 +34,23 @@ const REJECTS_SHOWN_BYTES: u64 = 4 * 1024 * 1024;
 /// What the user asks for.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// The file: a path of this machine, or s3://bucket/key.
-    file: String,
-    /// The import, as the settings name it [default: the one whose `match` takes the file's path].
-    #[arg(long = "as", value_name = "NAME")]
-    name: Option<String>,
+    #[command(flatten)]
+    named: Named,
     #[command(flatten)]
     place: doors::Place,
     /// Print one line of JSON: the report.
     #[arg(long)]
     json: bool,
+}
+
+/// A file and its import.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Named {
+    /// The file: a path of this machine, or s3://bucket/key.
+    pub(crate) file: String,
+    /// The import, as the settings name it [default: the one whose `match` takes the file's path].
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Option<String>,
 }
 
 /// What `hubferry resume` is asked for.
@@ -71,7 +78,7 @@ pub(crate) fn resume(options: &ResumeOptions) -> Result<u8> {
 async fn work(options: &Options) -> Result<u8> {
     let watch = Rc::new(Watch::new());
     let doors = doors::open(&options.place, Use::Work, Some(watcher(&watch))).await?;
-    let (import, source) = find(&doors, options)?;
+    let (import, source) = find(&doors, &options.named)?;
     watch.set_account(doors.app.account(&import.hubspot)?);
     let turn = async |deadline: Deadline, owner: String| {
         Box::pin(as_import(&doors.app, import, &source, deadline, &owner)).await
@@ -88,7 +95,7 @@ async fn work(options: &Options) -> Result<u8> {
 }
 
 /// Shows what any job's run tells.
-fn watcher(watch: &Rc<Watch>) -> hubferry::app::Watcher {
+pub(crate) fn watcher(watch: &Rc<Watch>) -> hubferry::app::Watcher {
     let watch = watch.clone();
     Rc::new(move |update: &Update| match update {
         Update::Import(update) => watch.import(update),
@@ -98,7 +105,7 @@ fn watcher(watch: &Rc<Watch>) -> hubferry::app::Watcher {
 }
 
 /// Which import, and what it is to read.
-fn find<'a>(doors: &'a Doors, options: &Options) -> Result<(&'a Import, SourceObject)> {
+pub(crate) fn find<'a>(doors: &'a Doors, options: &Named) -> Result<(&'a Import, SourceObject)> {
     let object = |location: Location, sequencer| SourceObject {
         bucket: location.bucket,
         key: location.key,
@@ -175,6 +182,15 @@ fn names(app: &App) -> String {
 
 /// The report for people. `next` is said of a run that is not at its end.
 async fn show(doors: &Doors, report: &Report, next: &str) -> Result<()> {
+    let words = match report.job.as_str() {
+        "undo" => summary::Words::of_undo(),
+        _ => summary::Words::of_import("records"),
+    };
+    show_with(doors, report, next, &words).await
+}
+
+/// As [`show`], in these words.
+pub(crate) async fn show_with(doors: &Doors, report: &Report, next: &str, words: &summary::Words) -> Result<()> {
     if report.job == "capture" {
         let mut page = capture::show::Page::new(text::has_colour());
         page.report(report, &doors.state);
@@ -183,12 +199,12 @@ async fn show(doors: &Doors, report: &Report, next: &str) -> Result<()> {
     if report.job == "sync" {
         return text::print(&sync::show::report(report, &doors.state, text::has_colour()));
     }
-    let heading = format!("import {}: {}", report.name, report.source.uri);
+    let heading = format!("{} {}: {}", report.job, report.name, report.source.uri);
     let mut lines = vec![match text::has_colour() {
         true => format!("\x1b[1m{heading}\x1b[0m"),
         false => heading,
     }];
-    lines.extend(summary::report_lines(report, "records"));
+    lines.extend(summary::report_lines_with(report, words));
     if let Some(rejects) = &report.rejects {
         let first = first_rejects(doors, rejects).await;
         lines.push(String::new());
@@ -206,7 +222,7 @@ async fn show(doors: &Doors, report: &Report, next: &str) -> Result<()> {
     match report.outcome {
         Outcome::Duplicate => lines.extend(summary::wrapped(
             "  -> ",
-            "This content was imported before, by the run above; nothing was written. What was counted then is shown.",
+            "This was done before, by the run above; nothing was written. What was counted then is shown.",
         )),
         Outcome::Yielded => lines.extend(summary::wrapped("  -> ", &format!("Saved. {next}"))),
         Outcome::Busy => lines.extend(summary::wrapped("  -> ", "Another process holds the run; nothing was written.")),

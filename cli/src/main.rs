@@ -1,7 +1,10 @@
 //! The hubferry command line: arguments in, exit code out. What each command does is in a module of its own.
 
+mod apply;
 mod capture;
 mod credentials;
+mod caret;
+mod check;
 mod demo;
 mod doors;
 mod erase;
@@ -9,6 +12,7 @@ mod explain;
 mod import;
 mod init;
 mod pandium;
+mod plan;
 mod report;
 mod review;
 mod status;
@@ -40,15 +44,11 @@ const USAGE: u8 = 2;
 const SAVED: u8 = 3;
 /// The check found drift.
 const DRIFT: u8 = 4;
+/// The check found rows that would be rejected.
+const FOUND: u8 = 4;
 
 /// Commands that are planned, and what serves in the meantime.
-const NOT_YET: [(&str, &str); 5] = [
-    ("serve", "`hubferry demo --keep` leaves a local cloud up"),
-    ("check", "a run checks configuration and mapping before its first write"),
-    ("plan", "try the file against `hubferry demo --keep` first"),
-    ("apply", "upload the file to the bucket"),
-    ("undo", "correct the records with another import"),
-];
+const NOT_YET: [(&str, &str); 1] = [("serve", "`hubferry demo --keep` leaves a local cloud up")];
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -57,7 +57,8 @@ Exit codes:
   2  the arguments make no sense, or ask for something that is not in this version
   3  saved, and not at its end: stopped by Ctrl-C, held by another process, or it
      has to wait for the account's limit; the same command goes on
-  4  capture --verify found drift
+  4  a check found something: drift (capture --verify), or rows that would be
+     rejected (check FILE)
 
 Example:
   hubferry demo          watch a CSV of 10,000 rows arrive in a simulated HubSpot";
@@ -85,6 +86,41 @@ static IMPORT_HELP: LazyLock<String> = LazyLock::new(|| {
   hubferry import export.csv --as contacts
   hubferry import s3://bucket/incoming/contacts/a.csv --json
   HUBSPOT_ACCESS_TOKEN=… hubferry import export.csv --as contacts --local    without any AWS account";
+    format!("{examples}\n\n{}", doors::HELP)
+});
+
+static CHECK_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry check                              settings, credentials, mappings
+  hubferry check incoming/contacts/a.csv      and the whole file
+  hubferry check export.csv --as contacts --json
+
+Exit codes of check: 0 all is well; 1 something does not fit, or an import of the
+file would stop; 4 some of the file's rows would be rejected";
+    format!("{examples}\n\n{}", doors::HELP)
+});
+
+static PLAN_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry plan incoming/contacts/a.csv
+  hubferry plan export.csv --as contacts --out monday.plan.jsonl
+  hubferry plan export.csv --as contacts --format html
+  hubferry plan export.csv --as contacts --format csv --out -";
+    format!("{examples}\n\n{}", doors::HELP)
+});
+
+static APPLY_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry apply a.plan.jsonl
+  hubferry apply s3://bucket/plans/a.plan.jsonl --json";
+    format!("{examples}\n\n{}", doors::HELP)
+});
+
+static UNDO_HELP: LazyLock<String> = LazyLock::new(|| {
+    let examples = "Examples:
+  hubferry undo 01M81X8WAQPWTZFPPZ0WHP7FWS --plan     look first
+  hubferry undo 01M81X8WAQPWTZFPPZ0WHP7FWS
+  hubferry undo 01M81X8WAQPWTZFPPZ0WHP7FWS --keep-created";
     format!("{examples}\n\n{}", doors::HELP)
 });
 
@@ -159,6 +195,31 @@ enum Command {
     /// folder .hubferry beside the settings.
     #[command(after_help = IMPORT_HELP.as_str())]
     Import(import::Options),
+    /// Check settings, credentials and mappings against the live account; with a file, the whole file before its first write.
+    ///
+    /// Nothing is written. Of a file every row is read, mapped and looked up: what would be created, updated and rejected is told, the first
+    /// reject of each code with its place.
+    #[command(after_help = CHECK_HELP.as_str())]
+    Check(check::Options),
+    /// Show what importing a file would do: each record, each field, old and new.
+    ///
+    /// The file is read, mapped and merged as an import would, and HubSpot is looked at and not written. The plan is a file of JSON lines, which
+    /// `hubferry apply` carries out exactly. Lines that should not be carried out may be taken out of it.
+    #[command(after_help = PLAN_HELP.as_str())]
+    Plan(plan::Options),
+    /// Carry out a plan, exactly.
+    ///
+    /// Before each write the records are read: one of which a planned field does not hold the planned old value any more is left alone and
+    /// reported (PLAN_CHANGED). Old values are kept for `hubferry undo`. Ctrl-C stops after a checkpoint; the same command goes on from there.
+    /// The same plan again is a duplicate: nothing is written.
+    #[command(after_help = APPLY_HELP.as_str())]
+    Apply(apply::Options),
+    /// Put back what a run changed.
+    ///
+    /// A field is put back only if it still holds what the run wrote; what others changed since is kept and reported (CHANGED_SINCE). Records that the
+    /// run made are archived, which HubSpot keeps for 90 days, unless they were edited since. What the run archived cannot be brought back.
+    #[command(after_help = UNDO_HELP.as_str())]
+    Undo(apply::UndoOptions),
     /// Go on with a run that was cut off, or with all of them.
     ///
     /// A run that another process holds is left to it, as is one that has to wait for the account's limit, and one whose file is on another machine.
@@ -220,12 +281,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Write a hubferry.yaml that does what a pipeline configuration of Conduit does.
+    /// Write a commented hubferry.yaml, from a CSV's header and the account's properties.
     ///
-    /// HubSpot sources become captures, HubSpot destinations become imports of OpenCDC records. What could not be
-    /// carried over is said on standard error. Tokens are not copied.
+    /// Columns are matched by name, label and usual meaning; the key and the formats of dates are told by the cells; what is not known is a comment
+    /// with the nearest names. Nothing is written into HubSpot. With --from-conduit HubSpot sources of a pipeline configuration become
+    /// captures, HubSpot destinations become imports of OpenCDC records. What could not be carried over is said on standard error. Tokens are
+    /// not copied.
     #[command(
-        after_help = "Examples:\n  hubferry init --from-conduit pipelines.yaml --bucket my-data --out hubferry.yaml\n  \
+        after_help = "Examples:\n  HUBSPOT_ACCESS_TOKEN=… hubferry init contacts.csv --out hubferry.yaml\n  hubferry init companies.csv --object companies --secret hubferry/hubspot\n  \
+                            hubferry init --from-conduit pipelines.yaml --bucket my-data --out hubferry.yaml\n  \
                             hubferry init --from-conduit pipelines.yaml    to look at it first"
     )]
     Init(init::Options),
@@ -257,12 +321,23 @@ fn main() -> ExitCode {
         // Whoever reads has read enough: `hubferry schema | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::from(DONE),
         Err(error) => {
-            let _ = writeln!(io::stderr(), "hubferry: {error:#}");
+            let _ = writeln!(io::stderr(), "hubferry: {}", told(&error));
             if let Some(error) = error.downcast_ref::<hubferry::Error>() {
                 let _ = writeln!(io::stderr(), "  -> {}", error.hint());
             }
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// An error as people read it: problems of the settings with their lines.
+fn told(error: &anyhow::Error) -> String {
+    let whole = format!("{error:#}");
+    match error.downcast_ref::<hubferry::Error>() {
+        Some(invalid) if invalid.code() == hubferry::codes::CONFIG_INVALID => {
+            whole.replace(invalid.message(), &caret::of_settings(invalid.message()))
+        }
+        _ => whole,
     }
 }
 
@@ -280,6 +355,22 @@ fn run(command: Command) -> Result<u8> {
         Command::Import(options) => {
             drop(out);
             return import::run(&options);
+        }
+        Command::Check(options) => {
+            drop(out);
+            return check::run(&options);
+        }
+        Command::Plan(options) => {
+            drop(out);
+            return plan::run(&options);
+        }
+        Command::Apply(options) => {
+            drop(out);
+            return apply::run(&options);
+        }
+        Command::Undo(options) => {
+            drop(out);
+            return apply::undo(&options);
         }
         Command::Resume(options) => {
             drop(out);

@@ -101,7 +101,7 @@ async fn stored(doors: &Doors, run: &str) -> Result<Report> {
 }
 
 /// Text as HTML.
-fn esc(text: &str) -> String {
+pub(crate) fn esc(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

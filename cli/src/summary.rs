@@ -21,8 +21,53 @@ pub(crate) fn wrapped(first: &str, text: &str) -> Vec<String> {
     lines
 }
 
+/// What the counts of a report mean.
+pub(crate) struct Words {
+    pub(crate) read: &'static str,
+    pub(crate) created: String,
+    pub(crate) updated: String,
+    pub(crate) unchanged: &'static str,
+}
+
+impl Words {
+    /// Of an import; `records` is what rows become.
+    pub(crate) fn of_import(records: &str) -> Self {
+        Self {
+            read: "rows of the file",
+            created: format!("new {records}"),
+            updated: format!("{records} that were there, or came up earlier in the file"),
+            unchanged: "left out because nothing changed (skip_unchanged)",
+        }
+    }
+
+    /// Of a plan that is applied.
+    pub(crate) fn of_plan() -> Self {
+        Self {
+            read: "records and associations of the plan",
+            created: "made as planned".to_owned(),
+            updated: "changed, archived or associated as planned".to_owned(),
+            unchanged: "nothing was to be done",
+        }
+    }
+
+    /// Of a run that is undone.
+    pub(crate) fn of_undo() -> Self {
+        Self {
+            read: "before-images of the run, the last one first",
+            created: "nothing is made".to_owned(),
+            updated: "put back, or archived because the run made them".to_owned(),
+            unchanged: "nothing was to be put back",
+        }
+    }
+}
+
 /// How it ended, what it took, and the rows by what became of them. `records` is what rows become.
 pub(crate) fn report_lines(report: &Report, records: &str) -> Vec<String> {
+    report_lines_with(report, &Words::of_import(records))
+}
+
+/// As [`report_lines`], in these words.
+pub(crate) fn report_lines_with(report: &Report, words: &Words) -> Vec<String> {
     let rows = report.rows;
     #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
     let seconds = report.duration_ms as f64 / 1_000.0;
@@ -40,13 +85,11 @@ pub(crate) fn report_lines(report: &Report, records: &str) -> Vec<String> {
         lines.push(format!("  {percent} % of the rate limit used while there was something to send"));
     }
     lines.push(String::new());
-    let (created, updated) =
-        (format!("new {records}"), format!("{records} that were there, or came up earlier in the file"));
     let mut counts = vec![
-        (" ", "read", rows.read, "rows of the file"),
-        ("=", "created", rows.created, &*created),
-        ("+", "updated", rows.updated, &*updated),
-        ("+", "unchanged", rows.unchanged, "left out because nothing changed (skip_unchanged)"),
+        (" ", "read", rows.read, words.read),
+        ("=", "created", rows.created, &*words.created),
+        ("+", "updated", rows.updated, &*words.updated),
+        ("+", "unchanged", rows.unchanged, words.unchanged),
         ("+", "merged", rows.merged, "sent together with another row of the same key"),
         ("+", "rejected", rows.rejected, "in the rejects file, with line and reason"),
         ("+", "deferred", rows.deferred, "no verdict from HubSpot"),

@@ -243,6 +243,7 @@ fn describe_sync(update: &SyncUpdate, rate: Option<f64>) -> String {
         Phase::Salesforce(_) => "Salesforce's changes",
         Phase::Hubspot { .. } => "HubSpot's changes",
         Phase::Bin(_) => "HubSpot's deletes",
+        Phase::Deletes => "deletions",
         Phase::Complete => "ends",
     };
     let mut text = format!("{}: {phase}, {} looked at", update.name, grouped(update.rows.read));

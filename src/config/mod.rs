@@ -258,7 +258,7 @@ pub struct Import {
     /// Keep old values in S3 before they change; costs a read per batch.
     #[serde(default)]
     pub before_images: bool,
-    /// `full`: read and check the whole file before the first write. This version checks the mapping only.
+    /// `full`: read and check the whole file before the first write.
     #[serde(default)]
     pub preflight: Preflight,
 }
@@ -365,7 +365,7 @@ pub enum Preflight {
     /// The mapping is checked, rows as they come.
     #[default]
     Mapping,
-    /// Every row is read and checked first. In this version the same as `mapping`.
+    /// Every row is read and checked first: a file that `abort_if_rejected` would stop is not begun.
     Full,
 }
 

@@ -194,6 +194,12 @@ impl Account {
         ahead.and_then(|ahead| now.checked_add(ahead).ok()).unwrap_or(now)
     }
 
+    /// A moment of our clock by HubSpot's, as far as its answers tell the difference: whole seconds.
+    pub fn at_hubspot(&self, moment: Timestamp) -> Timestamp {
+        let ahead = self.ahead.get().map(jiff::SignedDuration::from_secs);
+        ahead.and_then(|ahead| moment.checked_add(ahead).ok()).unwrap_or(moment)
+    }
+
     /// Sends `call` and returns a 2xx answer; anything else is an error.
     ///
     /// Kinds: `DailyLimit`, `Unauthorized`, `Forbidden`, `NotFound`, `Refused` (other 4xx), and after all retries `Throttled`,

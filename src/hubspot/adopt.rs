@@ -307,6 +307,43 @@ impl Account {
         Ok(folded.iter().map(|value| known.get(value).cloned().unwrap_or(Adoption::New)).collect())
     }
 
+    /// What [`Account::adopt`] would find: nothing is marked, and what would be adopted is [`Adoption::Adopted`]. `key_property` is `None` where
+    /// the property is not there yet, so that no record carries it.
+    pub async fn would_adopt(
+        &self,
+        object: &ObjectType,
+        key: &str,
+        key_property: Option<&str>,
+        keys: &[String],
+        deadline: Deadline,
+    ) -> Result<Vec<Adoption>> {
+        let folded: Vec<String> = keys.iter().map(|value| normalize_key(object, key, value)).collect();
+        let mut open: BTreeSet<String> = folded.iter().filter(|value| !value.is_empty()).cloned().collect();
+        let mut known: BTreeMap<String, Adoption> = BTreeMap::new();
+        let mut names: Vec<PropertyName> = vec![key.into()];
+        names.extend(key_property.map(PropertyName::from));
+        if let Some(property) = key_property {
+            let asked: Vec<String> = open.iter().cloned().collect();
+            let carriers = self.read(object, Some(property), &asked, &names, None, deadline).await?;
+            for (value, carrier) in asked.into_iter().zip(carriers) {
+                if let Some(found) = carrier {
+                    open.remove(&value);
+                    known.insert(value, Adoption::Known { id: found.id });
+                }
+            }
+        }
+        let candidates = self.candidates(object, key, false, &open, &names, deadline).await?;
+        for value in open {
+            let found: Vec<&Found> = candidates.get(&value).into_iter().flatten().collect();
+            let adoption = match choose(&found, key_property.unwrap_or_default(), &value) {
+                Choice::Decided(adoption) => adoption,
+                Choice::Mark(id) => Adoption::Adopted { id },
+            };
+            known.insert(value, adoption);
+        }
+        Ok(folded.iter().map(|value| known.get(value).cloned().unwrap_or(Adoption::New)).collect())
+    }
+
     /// The records that have each value now: found by search, then read by id, for what the index shows may be over. By a `unique` key they
     /// are read at once.
     async fn candidates(

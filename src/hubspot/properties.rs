@@ -45,7 +45,7 @@ pub(super) struct CachedSchema {
 }
 
 /// A property to create.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewProperty {
     /// Internal name: lower-case letters, digits, `_`; starts with a letter.
@@ -62,7 +62,7 @@ pub struct NewProperty {
     /// Whether it can identify records; cannot be changed later.
     pub has_unique_value: bool,
     /// Of enumerations.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<PropertyOption>,
 }
 

@@ -85,6 +85,8 @@ pub struct Batcher {
     first_wins: Vec<PropertyName>,
     /// Inputs of one call.
     inputs_max: usize,
+    /// Equal keys are sent one after the other, each as it is.
+    merges: bool,
 }
 
 /// Where places begin: there is room for as many in front of it as there will ever be.
@@ -107,7 +109,13 @@ impl Batcher {
             waiting_len: 0,
             first_wins,
             inputs_max: BATCH_INPUTS_MAX,
+            merges: true,
         }
+    }
+
+    /// The same for what is sent as it is: equal keys go one after the other.
+    pub(super) fn unmerged() -> Self {
+        Self { merges: false, ..Self::default() }
     }
 
     /// The same for what is written one at a time.
@@ -135,7 +143,9 @@ impl Batcher {
                     (None, None) => None,
                 };
                 match last {
-                    Some(pending) if pending.can_merge(&input) => pending.merge(row, input, &self.first_wins),
+                    Some(pending) if self.merges && pending.can_merge(&input) => {
+                        pending.merge(row, input, &self.first_wins)
+                    }
                     _ => {
                         self.waiting_len += 1;
                         self.waiting.entry(folded.clone()).or_default().push_back(Pending::new(folded, row, input));

@@ -173,6 +173,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     }
     let mut report =
         blank_report(&job.import.name, &job.import.hubspot, Some(run.run_id.clone()), source, run.started_at, now);
+    report.job.clone_from(&run.job);
     report.outcome = outcome;
     report.rows = progress.rows;
     report.records.clone_from(&progress.records);

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, rc::Rc};
 
 use super::{
     job::{Job, normal, record_specs},
+    plan::PlanProperty,
     rows::{Columns, REJECT_MEMBERS, Reader},
     source::{Source, Step},
 };
@@ -82,6 +83,11 @@ impl Job {
                     options: Vec::new(),
                     ..new
                 };
+            }
+            if let Some(plan) = &self.plan {
+                let planned = PlanProperty { object: schema.object.clone(), property: new };
+                plan.properties.borrow_mut().push(planned);
+                continue;
             }
             self.account.create_property(&schema.object, &new, self.calls_until()).await?;
             tracing::info!(run_id = self.lease.run_id, object_type = %schema.object, property = new.name, "property created");

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::plan::{PlanRecord, Planned};
 use crate::{
     clock::Deadline,
     codes,
@@ -38,6 +39,8 @@ pub(super) enum Delivered {
     Refused(Reason),
     /// HubSpot gave no verdict.
     Unknown,
+    /// Nothing was written; this is what would be.
+    Planned(Box<PlanRecord>),
 }
 
 /// A key as equal records have it in common.
@@ -78,6 +81,8 @@ pub(super) struct Delivery {
     pub(super) started_at: Timestamp,
     /// Mode `archive`: hashes of the keys that an earlier invocation of the run was about to archive.
     pub(super) archived_before: Rc<HashSet<u64>>,
+    /// Nothing is written: what would be is told.
+    pub(super) planned: Option<Planned>,
 }
 
 /// Of a folded key.
@@ -86,7 +91,7 @@ pub(super) fn key_hash(key: &str) -> u64 {
 }
 
 /// An input that is to be written.
-struct Planned {
+struct Prepared {
     at: usize,
     kind: WriteKind,
     input: Input,
@@ -116,6 +121,9 @@ impl Delivery {
         permit: Permit,
         deadline: Deadline,
     ) -> Result<Vec<Delivered>> {
+        if let Some(planned) = &self.planned {
+            return self.plan(planned, inputs, permit, deadline).await;
+        }
         let plain = matches!(self.mode, Mode::Upsert | Mode::Mirror)
             && self.key_property.is_none()
             && !self.by_record_id
@@ -153,7 +161,7 @@ impl Delivery {
                 continue;
             }
             match self.decide(input, found.get(at).and_then(Option::as_ref)) {
-                Ok((kind, input)) => planned.push(Planned { at, kind, input }),
+                Ok((kind, input)) => planned.push(Prepared { at, kind, input }),
                 Err(verdict) => set(&mut delivered, at, verdict),
             }
         }
@@ -224,7 +232,11 @@ impl Delivery {
     }
 
     /// What to write for an input, or its verdict if there is nothing to write.
-    fn decide(&self, input: &Input, found: Option<&Found>) -> std::result::Result<(WriteKind, Input), Delivered> {
+    pub(super) fn decide(
+        &self,
+        input: &Input,
+        found: Option<&Found>,
+    ) -> std::result::Result<(WriteKind, Input), Delivered> {
         let mut input = input.clone();
         match (self.mode, found) {
             // One made since the run began is its own record, whose answer was lost or whose checkpoint was not reached, or that
@@ -270,29 +282,17 @@ impl Delivery {
         &self,
         folder: &Location,
         number: &str,
-        planned: &[Planned],
+        planned: &[Prepared],
         found: &[Option<Found>],
         keys: &[String],
     ) -> Result<()> {
         let mut body = Vec::new();
         for planned in planned {
             let found = found.get(planned.at).and_then(Option::as_ref);
-            let line = match found {
-                Some(found) => {
-                    // With an archived record goes all that was read of it.
-                    let old: serde_json::Map<String, serde_json::Value> = match planned.kind {
-                        WriteKind::Archive => archived_values(found),
-                        _ => (planned.input.properties.iter())
-                            .map(|(name, _)| (name.to_string(), found.value(name).map_or(json!(null), Into::into)))
-                            .collect(),
-                    };
-                    json!({ "object": self.object, "existed": true, "id": found.id, "key": keys.get(planned.at), "archives": planned.kind == WriteKind::Archive,
-                            "updated_at": found.updated_at, "before": old, "after": after(&planned.input) })
-                }
-                None => json!({ "object": self.object, "existed": false, "key": planned.input.key,
-                                "key_property": self.key_property.as_ref().unwrap_or(&self.key).to_string(),
-                                "after": after(&planned.input) }),
-            };
+            // Of what is updated by id, the key as the file has it.
+            let key = if found.is_some() { keys.get(planned.at) } else { None }.unwrap_or(&planned.input.key);
+            let property = self.key_property.as_ref().unwrap_or(&self.key);
+            let line = image(&self.object, found, key, Some(property), planned.kind, &planned.input.properties);
             body.extend_from_slice(line.to_string().as_bytes());
             body.push(b'\n');
         }
@@ -301,13 +301,36 @@ impl Delivery {
     }
 }
 
+/// A before-image: the old value of each property that is about to be written (`null` where there is none); of what is about to be archived,
+/// all that was read of it; of what is about to be made, by which property it will be found.
+pub(super) fn image(
+    object: &ObjectType,
+    found: Option<&Found>,
+    key: &str,
+    key_property: Option<&str>,
+    kind: WriteKind,
+    properties: &[(PropertyName, String)],
+) -> serde_json::Value {
+    let after: serde_json::Map<String, serde_json::Value> =
+        properties.iter().map(|(name, value)| (name.to_string(), value.as_str().into())).collect();
+    match found {
+        Some(found) => {
+            let old = match kind {
+                WriteKind::Archive => archived_values(found),
+                _ => (properties.iter())
+                    .map(|(name, _)| (name.to_string(), found.value(name).map_or(json!(null), Into::into)))
+                    .collect(),
+            };
+            json!({ "object": object, "existed": true, "id": found.id, "key": key, "archives": kind == WriteKind::Archive,
+                    "updated_at": found.updated_at, "before": old, "after": after })
+        }
+        None => json!({ "object": object, "existed": false, "key": key, "key_property": key_property, "after": after }),
+    }
+}
+
 /// The values of a record that is about to be archived.
 pub(super) fn archived_values(found: &Found) -> serde_json::Map<String, serde_json::Value> {
     found.properties.keys().filter_map(|name| Some((name.clone(), found.value(name)?.into()))).collect()
-}
-
-fn after(input: &Input) -> serde_json::Map<String, serde_json::Value> {
-    input.properties.iter().map(|(name, value)| (name.to_string(), value.as_str().into())).collect()
 }
 
 fn set(delivered: &mut [Option<Delivered>], at: usize, verdict: Delivered) {

@@ -1,5 +1,7 @@
 //! The delivered index at work in a run: which rows are left out, and what is remembered.
 
+use std::rc::Rc;
+
 use super::{
     conclude::{in_time, patiently},
     deliver::fold,
@@ -11,7 +13,7 @@ use crate::{
     config::{Import, Mode},
     csv::Cells,
     error::{ErrorKind, Result},
-    objects::Location,
+    objects::{Location, Objects, memory::MemoryObjects},
     record::{Input, PropertyName},
     report::RowOutcome,
 };
@@ -63,15 +65,27 @@ impl Job {
             &self.object.location.bucket,
             fingerprint,
         );
-        let log = Log::open(
-            self.env.objects.clone(),
-            self.state_folder(),
-            "index",
-            self.lease.fence,
-            self.progress.index.clone(),
-        )
-        .await?;
-        let (claim, index, skips) = if keeps_index(&self.import) {
+        // A plan leaves nothing behind: 16 bytes a row, in memory.
+        let objects: Rc<dyn Objects> = match &self.plan {
+            Some(_) => Rc::new(MemoryObjects::new()),
+            None => self.env.objects.clone(),
+        };
+        let log =
+            Log::open(objects, self.state_folder(), "index", self.lease.fence, self.progress.index.clone()).await?;
+        let (claim, index, skips) = if self.replay.is_some() {
+            // What it writes is no file that was delivered.
+            if self.plan.is_none() {
+                keeper.distrust(&self.lease.run_id).await?;
+            }
+            (None, Index::absent(None), false)
+        } else if self.plan.is_some() {
+            let claim = if keeps_index(&self.import) { Some(keeper.look().await?) } else { None };
+            let index = match &claim {
+                Some(claim) if self.import.skip_unchanged => keeper.load(claim, &log).await?,
+                _ => Index::absent(None),
+            };
+            (claim, index, self.import.skip_unchanged)
+        } else if keeps_index(&self.import) {
             let claim = keeper.begin(&self.lease.run_id, self.lease.fence, fresh).await?;
             let index = if self.import.skip_unchanged { keeper.load(&claim, &log).await? } else { Index::absent(None) };
             (Some(claim), index, self.import.skip_unchanged)
@@ -99,6 +113,13 @@ impl Job {
         let Some(delivered) = &mut self.delivered else { return Ok(true) };
         delivered.index = Index::absent(None);
         let Some(delivered) = &self.delivered else { return Ok(true) };
+        if self.replay.is_some() {
+            let distrust = async || delivered.keeper.distrust(&self.lease.run_id).await;
+            if let Err(error) = patiently(&self.env, distrust).await {
+                tracing::warn!(run_id = self.lease.run_id, error = %error, "the delivered index could not be told");
+            }
+            return Ok(true);
+        }
         let Some(claim) = &delivered.claim else { return Ok(true) };
         let (keeper, log) = (&delivered.keeper, &delivered.log);
         let release =

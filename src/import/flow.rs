@@ -17,6 +17,7 @@ use super::{
     job::{End, Job, Loaded},
     ledger::{Ledger, RowId, Settled},
     log::LogState,
+    plan::{PlanRecord, map_row, outcome_of, reference, too_many},
     progress::{Progress, Update},
     rows::Row,
     source::{Source, Step},
@@ -25,7 +26,7 @@ use crate::{
     app,
     clock::Deadline,
     codes,
-    config::{Amount, Compression},
+    config::Compression,
     error::{Error, ErrorKind, Result},
     http::{rate_limit::Permit, retry::ATTEMPT_RESERVE},
     hubspot::associations::PairVerdict,
@@ -58,9 +59,6 @@ const BYTES_HELD_MAX: usize = 12 * 1024 * 1024;
 
 /// Rows that are parsed and mapped between two looks at the network.
 const ROWS_PER_TURN: usize = 500;
-
-/// From this row on a share of rejects is judged.
-const ABORT_JUDGED_FROM: u64 = 1_000;
 
 /// How often the deadline and the lease are looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
@@ -188,7 +186,14 @@ impl Flow<'_> {
             }
             self.loaded.unpark(self.ledger.first());
             if self.end.is_none() && self.too_many_rejects() {
-                self.end = Some(End::Aborted);
+                match &self.job.plan {
+                    // A plan shows the whole file.
+                    Some(plan) => plan.aborts(),
+                    None => self.end = Some(End::Aborted),
+                }
+            }
+            if let Some(error) = self.job.plan.as_ref().and_then(|plan| plan.take_failure()) {
+                self.stop(End::Failed(error));
             }
             if self.end.is_none() && (self.job.env.stop.get() || !self.job.deadline.allows(clock.now(), self.margin)) {
                 self.end = Some(End::Deadline);
@@ -368,24 +373,22 @@ impl Flow<'_> {
         if let Some(reason) = row.fault {
             return reject(&mut self.ledger, row.cells, Marks::default(), reason);
         }
-        let mut inputs: Vec<Option<Input>> = Vec::with_capacity(lanes);
-        for (index, lane) in self.loaded.lanes.iter().enumerate() {
-            match lane.mapping.apply(&row.cells) {
-                Ok(input) => inputs.push(Some(lane.delivery.with_own_key(input))),
-                // A row need not hold all of its records, but it must hold the first.
-                Err(_) if index > 0 && lane.mapping.is_blank(&row.cells) => inputs.push(None),
-                Err(reason) => {
-                    let first = self.loaded.lanes.first();
-                    let marks = delivered
-                        .as_mut()
-                        .zip(first)
-                        .map(|(delivered, lane)| delivered.judge_rejected(lane, &row.cells));
-                    return reject(&mut self.ledger, row.cells, marks.unwrap_or_default(), reason);
-                }
+        let inputs = match map_row(&self.loaded.lanes, &row) {
+            Ok(inputs) => inputs,
+            Err(reason) => {
+                let first = self.loaded.lanes.first();
+                let marks =
+                    delivered.as_mut().zip(first).map(|(delivered, lane)| delivered.judge_rejected(lane, &row.cells));
+                return reject(&mut self.ledger, row.cells, marks.unwrap_or_default(), reason);
             }
-        }
+        };
         let marks = delivered.as_mut().map(|delivered| delivered.judge(&inputs)).unwrap_or_default();
         if marks.skipped {
+            if let (Some(plan), Some(lane), Some(Some(input))) =
+                (&self.job.plan, self.loaded.lanes.first(), inputs.first())
+            {
+                plan.left_out(&lane.delivery, &input.key, row.line);
+            }
             let id = self.ledger.open(row.line, end, row.cells, 1, lanes);
             self.ledger.mark(id, marks);
             return self.ledger.settle(id, RowOutcome::Unchanged, None);
@@ -509,6 +512,9 @@ impl Flow<'_> {
                         continue;
                     };
                     let folded = pending.folded().clone();
+                    if let [(row, _)] = pending.rows.as_slice() {
+                        self.loaded.closed(*row);
+                    }
                     if let Some(row) = self.loaded.batcher_mut(index).and_then(|batcher| batcher.refused(pending)) {
                         self.ledger.settle_record(row, lane, RowOutcome::Rejected, Some(reason), None);
                         self.loaded.settled(&folded, 1);
@@ -517,6 +523,14 @@ impl Flow<'_> {
                         }
                     }
                     continue;
+                }
+                Delivered::Planned(record) => {
+                    let (outcome, reference) = (outcome_of(&record), reference(&record));
+                    if let Some(plan) = &self.job.plan {
+                        let lines = pending.rows.iter().map(|(row, _)| self.ledger.line(*row)).collect();
+                        plan.record(PlanRecord { lines, ..*record });
+                    }
+                    (outcome, Some(reference), None)
                 }
                 Delivered::Unknown => {
                     let reason = Reason::new(
@@ -535,6 +549,7 @@ impl Flow<'_> {
                 if associates {
                     settled.push(*row);
                 }
+                self.loaded.closed(*row);
             }
             self.loaded.settled(pending.folded(), pending.rows.len());
         }
@@ -561,6 +576,9 @@ impl Flow<'_> {
             if settled.outcome == RowOutcome::Rejected {
                 *progress.rejected_by_code.entry(reason.code.to_string()).or_default() += 1;
             }
+            if let Some(plan) = &self.job.plan {
+                return plan.reject(settled.line, &reason);
+            }
             let reject = Reject { line: settled.line, cells: settled.cells, reason };
             self.job.rejects.append(&self.loaded.columns.reject(&reject));
         }
@@ -568,12 +586,7 @@ impl Flow<'_> {
 
     fn too_many_rejects(&self) -> bool {
         let rows = &self.job.progress.rows;
-        match self.job.import.abort_if_rejected {
-            Amount::Share(_) => {
-                rows.read >= ABORT_JUDGED_FROM && rows.rejected > self.job.import.abort_if_rejected.of(rows.read)
-            }
-            Amount::Count(count) => rows.rejected > count,
-        }
+        too_many(self.job.import.abort_if_rejected, rows.read, rows.rejected)
     }
 
     fn start_saving(&mut self) {

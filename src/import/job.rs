@@ -16,6 +16,7 @@ use super::{
     ledger::RowId,
     log::Log,
     mirror::Mirrored,
+    plan::{Header, Line, Plan, Planned, replay::Replay},
     progress::{File, Progress},
     records::Records,
     rows::{Columns, REJECT_MEMBERS, Raw, Reader, Row},
@@ -28,14 +29,17 @@ use crate::{
     app::Env,
     clock::{Clock, Deadline},
     codes,
-    config::{Compression, Format, Import, Mode},
+    config::{Compression, Format, Import, Mode, Preflight},
     csv::{
         Cells,
         dialect::{self, COLUMNS_MAX, Dialect, Hints},
         records::{Start, header_names},
     },
     error::{Error, ErrorKind, Result},
-    hubspot::{account::Account, associations::AssociationType, model::ObjectSchema, properties::SchemaParts},
+    hubspot::{
+        account::Account, adopt::key_property_name, associations::AssociationType, model::ObjectSchema,
+        properties::SchemaParts,
+    },
     mapping::{self, Detected, Mapping, MappingSpec, Problem},
     objects::{Location, ObjectVersion},
     record::{ObjectType, PropertyName},
@@ -123,6 +127,10 @@ pub(super) struct Job {
     pub(super) rejects: Log,
     pub(super) ignored_columns: Vec<String>,
     pub(super) delivered: Option<DeliveredIndex>,
+    /// A plan is made: nothing is written, neither into HubSpot nor into the bucket.
+    pub(super) plan: Option<Rc<Plan>>,
+    /// The source is a plan, of which this is the first line.
+    pub(super) replay: Option<Rc<Header>>,
     /// Calls and writes of this invocation that `progress` does not count yet are measured from these.
     pub(super) baseline: Baseline,
 }
@@ -142,15 +150,24 @@ pub(super) struct Baseline {
 impl Job {
     /// Works on the run until it ends or has to stop. Progress is saved when this returns, unless the lease was lost.
     pub(super) async fn work(&mut self) -> Result<End> {
-        let fresh = self.progress == Progress::default();
+        let fresh = self.progress.has_nothing();
+        let (lease, clock, runs) = (self.lease.clone(), self.env.clock.clone(), self.runs.clone());
+        let deadline = self.deadline;
+        match self.before_load(&lease, &*clock, &runs).await {
+            Ok(None) => {}
+            Ok(Some(end)) => return Ok(end),
+            Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
+            Err(error) if error.kind() == ErrorKind::Invalid && fresh => {
+                return Ok(End::Invalid(error.context(&self.object.location)));
+            }
+            Err(error) => return Ok(End::Failed(error.context(&self.object.location))),
+        }
         let mut source = Source::new(
             self.env.objects.clone(),
             self.object.clone(),
             self.file_compression(),
             self.progress.position.byte,
         );
-        let (lease, clock, runs) = (self.lease.clone(), self.env.clock.clone(), self.runs.clone());
-        let deadline = self.deadline;
         let loading = self.load(&mut source);
         let mut loaded = match held(&runs, &lease, &*clock, deadline, loading).await {
             Ok(Some(loaded)) => loaded,
@@ -164,6 +181,12 @@ impl Job {
         let beginning = self.begin_index(&loaded.lanes, fresh);
         if let Err(error) = held(&runs, &lease, &*clock, deadline, beginning).await {
             return if error.kind() == ErrorKind::Fenced { Err(error) } else { Ok(End::Failed(error)) };
+        }
+        if let Some(plan) = self.plan.clone() {
+            match held(&runs, &lease, &*clock, deadline, self.plan_header(&loaded)).await {
+                Ok(header) => plan.line(&Line::Plan(Box::new(header))),
+                Err(error) => return Ok(End::Failed(error)),
+            }
         }
         let end = flow::run(self, &mut source, &mut loaded).await?;
         if matches!(end, End::Complete) {
@@ -187,13 +210,32 @@ impl Job {
         }
     }
 
-    fn file_compression(&self) -> Option<Compression> {
+    /// What comes before the rows: a pass over the whole file, where one is asked for.
+    async fn before_load(&mut self, lease: &Lease, clock: &dyn Clock, runs: &Runs) -> Result<Option<End>> {
+        let deadline = self.deadline;
+        if self.replay.is_some() || self.import.format == Format::Opencdc {
+            return Ok(None);
+        }
+        if let Some(plan) = self.plan.clone() {
+            held(runs, lease, clock, deadline, self.find_repeated(&plan)).await?;
+            return Ok(None);
+        }
+        if self.import.preflight == Preflight::Full {
+            return held(runs, lease, clock, deadline, self.preflight()).await;
+        }
+        Ok(None)
+    }
+
+    pub(super) fn file_compression(&self) -> Option<Compression> {
         self.progress.file.as_ref().map(|file| file.compression)
     }
 
     /// Reads the start of the file (or nothing of it, where the run continues) and checks the mapping against the account.
     /// `None` if there is nothing in the file.
-    async fn load(&mut self, source: &mut Source) -> Result<Option<Loaded>> {
+    pub(super) async fn load(&mut self, source: &mut Source) -> Result<Option<Loaded>> {
+        if self.replay.is_some() {
+            return self.load_replay(source).await;
+        }
         if self.import.format == Format::Opencdc {
             return self.load_records(source).await;
         }
@@ -287,9 +329,7 @@ impl Job {
                     known.insert(normal(&rule.details().property));
                 }
             }
-            for property in
-                self.account.schema(&spec.object, SchemaParts::default(), self.calls_until()).await?.properties.values()
-            {
+            for property in self.schema(&spec.object, SchemaParts::default()).await?.properties.values() {
                 known.insert(normal(&property.name));
                 known.insert(normal(&property.label));
             }
@@ -305,8 +345,8 @@ impl Job {
         let mut problems: Vec<Problem> = Vec::new();
         let mut ignored: Option<Vec<String>> = None;
         let mut notes = Vec::new();
-        for record in record_specs(&self.import)? {
-            let schema = self.account.schema(&record.object, SchemaParts::default(), self.calls_until()).await?;
+        for (place, record) in record_specs(&self.import)?.into_iter().enumerate() {
+            let schema = self.schema(&record.object, SchemaParts::default()).await?;
             let key_property = self.key_property(&record, &schema).await?;
             let spec = MappingSpec {
                 object: &record.object,
@@ -319,7 +359,7 @@ impl Job {
             };
             let needs = Mapping::needs(&spec, header, &schema);
             let parts = SchemaParts { owners: needs.owners, pipelines: needs.pipelines };
-            let schema = self.account.schema(&record.object, parts, self.calls_until()).await?;
+            let schema = self.schema(&record.object, parts).await?;
             match Mapping::compile(&spec, header, &schema, detected.clone()) {
                 Ok(mapping) => {
                     let unused: Vec<String> =
@@ -335,7 +375,15 @@ impl Job {
                         ));
                     }
                     let batcher = Batcher::new(mapping.fill_if_empty().to_vec());
-                    let delivery = self.delivery(&record, &mapping, key_property, &archived_before);
+                    let mut delivery = self.delivery(&record, &mapping, key_property, &archived_before);
+                    let is_new = |name: &PropertyName| !schema.properties.contains_key(&**name);
+                    let key_property_is_new = delivery.key_property.as_ref().is_some_and(is_new);
+                    delivery.planned = (self.plan.clone()).map(|plan| Planned {
+                        plan,
+                        lane: place,
+                        schema: schema.clone(),
+                        key_property_is_new,
+                    });
                     lanes.push(Lane { object: record.object, mapping, batcher, delivery: Rc::new(delivery) });
                 }
                 Err(more) => problems.extend(more),
@@ -369,7 +417,24 @@ impl Job {
                 .then(|| self.state_folder()),
             started_at: self.started_at,
             archived_before: archived_before.clone(),
+            planned: None,
         }
+    }
+
+    /// The account's definitions, and what a plan would add to them.
+    async fn schema(&self, object: &ObjectType, parts: SchemaParts) -> Result<Rc<ObjectSchema>> {
+        let schema = self.account.schema(object, parts, self.calls_until()).await?;
+        let Some(plan) = &self.plan else { return Ok(schema) };
+        let planned = plan.properties.borrow();
+        let own = planned.iter().filter(|planned| planned.object == *object && !planned.is_key());
+        let own = own.filter(|planned| !schema.properties.contains_key(&planned.property.name));
+        let added: Vec<_> = own.map(|planned| (planned.property.name.clone(), planned.definition())).collect();
+        if added.is_empty() {
+            return Ok(schema);
+        }
+        let mut with = ObjectSchema::clone(&schema);
+        with.properties.extend(added);
+        Ok(Rc::new(with))
     }
 
     /// The property that stands for a key which HubSpot does not hold unique. None where the key is unique, or where it is missing and
@@ -382,12 +447,19 @@ impl Job {
         if unique {
             return Ok(None);
         }
-        match self
-            .account
-            .ensure_key_property(&record.object, key, self.import.create_properties, self.calls_until())
-            .await
-        {
+        let creates = self.import.create_properties && self.plan.is_none();
+        match self.account.ensure_key_property(&record.object, key, creates, self.calls_until()).await {
             Ok(name) => Ok(Some(name.as_str().into())),
+            Err(error) if error.code() == codes::KEY_NOT_UNIQUE && self.import.create_properties && !creates => {
+                let name = key_property_name(key);
+                if schema.properties.contains_key(&name) {
+                    return Err(error);
+                }
+                if let Some(plan) = &self.plan {
+                    plan.add_key_property(&record.object, key, &name);
+                }
+                Ok(Some(name.as_str().into()))
+            }
             Err(error) if error.code() == codes::KEY_NOT_UNIQUE && !self.import.create_properties => Ok(None),
             Err(error) => Err(error),
         }
@@ -557,9 +629,16 @@ impl Loaded {
         if let Some(next) = self.read_ahead.pop_front() {
             return Some(next);
         }
-        let next = self.reader.next().map(|raw| self.columns.row(raw));
-        self.drained = self.ended && next.is_none();
-        next
+        let is_plan = self.is_plan();
+        loop {
+            let next = self.reader.next().map(|raw| self.columns.row(raw));
+            self.drained = self.ended && next.is_none();
+            // The first line of a plan, the last one and its rejects are nothing that is done.
+            match &next {
+                Some(row) if is_plan && Replay::passes_over(row.cells.get(0).unwrap_or_default()) => {}
+                _ => return next,
+            }
+        }
     }
 }
 

@@ -142,6 +142,12 @@ impl Ledger {
         }
     }
 
+    /// The physical line on which the row starts; 0 of one that has left.
+    pub fn line(&self, row: RowId) -> u64 {
+        let index = row.0.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        index.and_then(|index| self.rows.get(index)).map_or(0, |entry| entry.line)
+    }
+
     /// What is known of the row's records.
     pub fn records(&self, row: RowId) -> &[RecordState] {
         let index = row.0.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());

@@ -11,6 +11,7 @@ use super::{
     deliver::{archived_values, fold},
     index::{Index, MISSING_MAX, Missing},
     job::{Job, Lane},
+    plan::PlanMirror,
 };
 use crate::{
     clock::Deadline,
@@ -60,7 +61,11 @@ impl Job {
         }
         // What an earlier invocation archived was allowed then.
         let begun = self.progress.archived > 0 || self.progress.mirror_after.is_some();
-        if missing.count > self.import.mirror_max_archived.of(missing.known) && !begun {
+        let braked = missing.count > self.import.mirror_max_archived.of(missing.known) && !begun;
+        if let Some(plan) = &self.plan {
+            plan.mirror(PlanMirror { known: missing.known, missing: missing.count, braked });
+        }
+        if braked {
             return Ok(Mirrored::Braked(missing));
         }
         if !missing.is_certain() {
@@ -84,6 +89,7 @@ impl Job {
         }
         let began = (after.clone(), self.progress.archived);
         let mut gone: Vec<Input> = Vec::new();
+        let mut keys: Vec<String> = Vec::new();
         for page in 1..=PAGES_MAX {
             if !self.deadline.allows(self.env.clock.now(), margin) {
                 self.save_mirror(&began).await?;
@@ -91,23 +97,24 @@ impl Job {
             }
             let listed = self.account.list(&lane.object, &properties, after.as_deref(), calls_until).await?;
             let is_missing = |value: &str| missing.contains(hasher.key(0, &fold(&lane.delivery, value)));
-            let found: Vec<Input> = listed
+            let (found, found_keys): (Vec<Input>, Vec<String>) = listed
                 .records
                 .iter()
-                .filter(|record| record.value(&key).is_some_and(is_missing))
-                .map(|record| Input { key: record.id.clone(), properties: Vec::new() })
-                .collect();
+                .filter_map(|record| Some((record, record.value(&key).filter(|key| is_missing(key))?)))
+                .map(|(record, key)| (Input { key: record.id.clone(), properties: Vec::new() }, key.to_owned()))
+                .unzip();
             if gone.len() + found.len() > BATCH_INPUTS_MAX {
-                self.archive_missing(lane, &mut gone, page, calls_until).await?;
+                self.archive_missing(lane, &mut gone, &mut keys, page, calls_until).await?;
                 // What this page holds is still to be archived.
                 self.progress.mirror_after.clone_from(&after);
                 self.save_mirror(&began).await?;
             }
             gone.extend(found);
+            keys.extend(found_keys);
             after = listed.after;
             let saves = page % PAGES_PER_CHECKPOINT == 0;
             if saves || after.is_none() {
-                self.archive_missing(lane, &mut gone, page, calls_until).await?;
+                self.archive_missing(lane, &mut gone, &mut keys, page, calls_until).await?;
             }
             if gone.is_empty() {
                 self.progress.mirror_after.clone_from(&after);
@@ -139,17 +146,25 @@ impl Job {
         }
     }
 
-    /// Archives the records with these ids, and empties the list. `page` sets its before-images apart from others of this invocation.
+    /// Archives the records with these ids, and empties the lists; `keys` are theirs. `page` sets its before-images apart from others of this invocation.
     async fn archive_missing(
         &mut self,
         lane: &Lane,
         gone: &mut Vec<Input>,
+        keys: &mut Vec<String>,
         page: u64,
         calls_until: Deadline,
     ) -> Result<()> {
         if gone.is_empty() {
             return Ok(());
         }
+        if let Some(plan) = self.plan.clone() {
+            for (input, key) in gone.drain(..).zip(std::mem::take(keys)) {
+                plan.archive(&lane.object, key, input.key);
+            }
+            return Ok(());
+        }
+        keys.clear();
         if self.import.before_images {
             self.keep_archived(lane, gone, page, calls_until).await?;
         }

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod batcher;
+pub mod check;
 mod conclude;
 mod create;
 mod deliver;
@@ -17,6 +18,7 @@ pub mod ledger;
 pub mod log;
 mod mirror;
 mod pairs;
+pub mod plan;
 pub mod progress;
 mod records;
 mod rows;
@@ -86,8 +88,22 @@ pub async fn as_import(
     deadline: Deadline,
     owner: &str,
 ) -> Result<Answer> {
-    let spent = Spent::so_far(app);
     let import = Rc::new(import.clone());
+    let settings = settings_of(&import);
+    admitted(app, import, source, "import", &settings, deadline, owner).await
+}
+
+/// The run that an object leads to, made if it is new, and worked on. `settings` is what it is told by whether they have changed.
+pub(super) async fn admitted(
+    app: &App,
+    import: Rc<Import>,
+    source: &SourceObject,
+    job: &str,
+    settings: &str,
+    deadline: Deadline,
+    owner: &str,
+) -> Result<Answer> {
+    let spent = Spent::so_far(app);
     let location = Location::new(&source.bucket, &source.key);
     let sequencer = source.sequencer.as_deref().map(normalised);
 
@@ -95,7 +111,7 @@ pub async fn as_import(
     if let Some(etag_or_version) = known_version(source)
         && let Some(run) = app.runs().of_version(&source.bucket, &source.key, &etag_or_version).await?
         && run.outcome.is_some()
-        && !runs_again(&run, &import)
+        && !runs_again(&run, settings)
         // A later upload of the same contents, where the bucket keeps no versions, is looked at more closely.
         && sequencer.as_ref().zip(run.source.sequencer.as_ref()).is_none_or(|(ours, theirs)| ours <= theirs)
     {
@@ -125,10 +141,9 @@ pub async fn as_import(
         sequencer,
     };
     let new_id = run_id(app.env().clock.now(), &app.env().rng);
-    let settings = settings_of(&import);
     let admit = async || {
-        let again = |run: &Run| runs_again(run, &import);
-        app.runs().admit("import", &import.name, &run_source, &settings, &new_id, again).await
+        let again = |run: &Run| runs_again(run, settings);
+        app.runs().admit(job, &import.name, &run_source, settings, &new_id, again).await
     };
     let admission = patiently(app.env(), admit).await?;
     match admission {
@@ -140,6 +155,18 @@ pub async fn as_import(
 
 /// Goes on with a run that was cut off.
 pub async fn resume(app: &App, run: &Run, deadline: Deadline, owner: &str) -> Result<Answer> {
+    let spent = Spent::so_far(app);
+    if plan::replays(run) {
+        let object = ObjectVersion {
+            location: Location::new(&run.source.bucket, &run.source.key),
+            version_id: run.source.version_id.clone(),
+            etag: run.source.etag.clone(),
+            size: run.source.size,
+        };
+        let header = plan::header(&*app.env().objects, &object).await?;
+        let import = Rc::new(plan::stand_in(&header.import, &header.account)?);
+        return Box::pin(work(app, import, run, deadline, owner, spent)).await;
+    }
     let Some(import) = app.config().imports.iter().find(|import| import.name == run.name) else {
         return Err(Error::invalid(
             codes::NAME_UNKNOWN,
@@ -149,7 +176,6 @@ pub async fn resume(app: &App, run: &Run, deadline: Deadline, owner: &str) -> Re
             ),
         ));
     };
-    let spent = Spent::so_far(app);
     Box::pin(work(app, Rc::new(import.clone()), run, deadline, owner, spent)).await
 }
 
@@ -175,17 +201,20 @@ fn settings_of(import: &Import) -> String {
 
 /// Whether an event for a version whose run is over starts another one: only where the first came to nothing and things may
 /// have changed since.
-fn runs_again(run: &Run, import: &Import) -> bool {
+fn runs_again(run: &Run, settings: &str) -> bool {
     match run.outcome {
         Some(Outcome::Failed | Outcome::Invalid) => true,
-        Some(Outcome::Aborted) => run.settings != settings_of(import),
+        Some(Outcome::Aborted) => run.settings != settings,
         _ => false,
     }
 }
 
 fn duplicate(run: Run) -> Report {
     let mut report = run.report.unwrap_or_else(|| {
-        blank_report(&run.name, "", Some(run.run_id.clone()), source_of(&run.source), run.started_at, run.started_at)
+        let source = source_of(&run.source);
+        let mut report = blank_report(&run.name, "", Some(run.run_id.clone()), source, run.started_at, run.started_at);
+        report.job.clone_from(&run.job);
+        report
     });
     report.outcome = Outcome::Duplicate;
     report
@@ -275,6 +304,7 @@ async fn work(
                 run.started_at,
                 now,
             );
+            report.job.clone_from(&run.job);
             report.error = Some(ReportError::from(&error));
             if let Err(error) = store_report(app, &run.source.bucket, &report).await {
                 report.notes.push(format!("the report could not be stored in the bucket: {error}"));
@@ -313,6 +343,10 @@ async fn on_lease(
         Log::open(env.objects.clone(), state_folder, "rejects", lease.fence, progress.rejects.clone()).await?;
     let earlier = (progress.calls, progress.table_writes, progress.object_requests);
     let account = app.account(&import.hubspot)?;
+    let replay = match plan::replays(run) {
+        true => Some(Rc::new(plan::header(&*env.objects, &object).await?)),
+        false => None,
+    };
     let baseline = Baseline {
         calls: job::calls_of(&account),
         table_writes: spent.table_writes,
@@ -334,6 +368,8 @@ async fn on_lease(
         rejects,
         ignored_columns: Vec::new(),
         delivered: None,
+        plan: None,
+        replay,
         baseline,
     };
     let end = match over(run, &job) {

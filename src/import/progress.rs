@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{delivered::Marks, log::LogState};
+use super::{delivered::Marks, log::LogState, plan::Scan};
 use crate::{
     config::Compression,
     csv::dialect::Dialect,
@@ -20,6 +20,8 @@ pub struct Progress {
     pub position: FilePosition,
     /// What was found out about the file at its start; a continued run reads it the same way.
     pub file: Option<File>,
+    /// `preflight: full`: how far the pass before the first write has come.
+    pub preflight: Scan,
     /// Rows before the position, by what became of them.
     pub rows: Counts,
     /// Records before the position, per object type.
@@ -80,6 +82,23 @@ impl Progress {
         }
         // What was gone already is unchanged.
         self.archived += u64::from(marks.archives && outcome == RowOutcome::Updated);
+    }
+
+    /// Whether nothing of the run was ever saved, but for what a pass before the first write left.
+    pub(super) fn has_nothing(&self) -> bool {
+        let blank = Self { preflight: Scan::default(), file: None, position: FilePosition::default(), ..self.clone() };
+        let counted = Self {
+            calls: blank.calls,
+            gb_seconds: blank.gb_seconds,
+            table_writes: blank.table_writes,
+            object_requests: blank.object_requests,
+            notes: blank.notes.clone(),
+            ..Self::default()
+        };
+        match self.preflight == Scan::default() {
+            true => *self == Self::default(),
+            false => blank == counted,
+        }
     }
 
     /// Share of the burst limit that was used; none if nothing was sent.

@@ -6,4 +6,5 @@ mod ends;
 mod faults;
 mod golden;
 mod modes;
+mod plan;
 mod survival;

@@ -5,5 +5,6 @@ mod erase;
 mod import;
 mod look;
 mod pandium;
+mod plan;
 mod sync;
 mod world;

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use super::super::plan::replay::{Lane, Replay};
 use super::{super::deliver::Delivered, content::Content, creates::Creates, intake::Act};
 use crate::{
     clock::Deadline,
@@ -45,6 +46,11 @@ pub(super) enum Courier {
         crm: Crm,
         property: Option<PropertyName>,
     },
+    /// Lines of a plan.
+    Replay {
+        replay: Rc<Replay>,
+        lane: Lane,
+    },
     /// One at a time.
     Content {
         content: Rc<Content>,
@@ -69,6 +75,7 @@ impl Courier {
         deadline: Deadline,
     ) -> Result<Vec<Delivered>> {
         match self {
+            Self::Replay { replay, lane } => replay.deliver(*lane, number, inputs, permit, deadline).await,
             Self::Upsert { crm, property, adopting } => {
                 let mut verdicts = vec![None; inputs.len()];
                 if let Some(adopting) = adopting {

@@ -22,7 +22,7 @@ mod record;
 mod sequence;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     rc::Rc,
 };
 
@@ -40,6 +40,7 @@ use super::{
     flow::Flow,
     job::{Job, Loaded},
     ledger::RowId,
+    plan::replay::{self, Order, Replay},
     progress::File,
     rows::{Columns, Reader, Row},
     source::{Source, Step},
@@ -94,7 +95,14 @@ impl Sender {
 
 /// A stream of records at work.
 pub(super) struct Records {
-    intake: Intake,
+    /// None, where the lines are those of a plan.
+    intake: Option<Intake>,
+    /// The plan whose lines they are.
+    replay: Option<Rc<Replay>>,
+    /// Associations of a plan that wait for the records before them; the ledger bounds them.
+    held: VecDeque<(RowId, usize, Input)>,
+    /// Rows of a plan's records without a verdict.
+    open: BTreeSet<u64>,
     lanes: Vec<RecordLane>,
     sequence: Sequence,
     /// What was refused over the value of another record, by lane: sent again once everything before it is settled.
@@ -113,12 +121,42 @@ impl Records {
     fn new(intake: Intake, lanes: Vec<(Batcher, Courier)>, creates: Option<Creates>) -> Self {
         let lanes = lanes.into_iter().map(|(batcher, courier)| RecordLane { batcher, courier: Rc::new(courier) });
         Self {
-            intake,
+            intake: Some(intake),
+            replay: None,
+            held: VecDeque::new(),
+            open: BTreeSet::new(),
             lanes: lanes.collect(),
             sequence: Sequence::default(),
             parked: Vec::new(),
             tried: HashSet::new(),
             creates,
+        }
+    }
+
+    /// The lines of a plan.
+    pub(super) fn of_plan(replay: Rc<Replay>) -> Self {
+        let lane = |lane| {
+            let courier = Rc::new(Courier::Replay { replay: replay.clone(), lane });
+            RecordLane { batcher: Batcher::unmerged(), courier }
+        };
+        Self {
+            intake: None,
+            lanes: replay::Lane::ALL.into_iter().map(lane).collect(),
+            replay: Some(replay),
+            held: VecDeque::new(),
+            open: BTreeSet::new(),
+            sequence: Sequence::default(),
+            parked: Vec::new(),
+            tried: HashSet::new(),
+            creates: None,
+        }
+    }
+
+    /// Sends the associations that wait for no record any more.
+    fn release(&mut self) {
+        let first = self.open.first().copied().unwrap_or(u64::MAX);
+        while let Some((row, lane, input)) = self.held.pop_front_if(|(row, ..)| row.number() < first) {
+            self.add(row, lane, input);
         }
     }
 
@@ -137,6 +175,11 @@ impl Records {
 }
 
 impl Loaded {
+    /// Whether the lines are those of a plan.
+    pub(super) fn is_plan(&self) -> bool {
+        self.records.as_ref().is_some_and(|records| records.replay.is_some())
+    }
+
     /// The batchers of all lanes, in their order.
     pub(super) fn batchers(&self) -> impl Iterator<Item = &Batcher> {
         let records = self.records.iter().flat_map(|records| &records.lanes);
@@ -180,6 +223,16 @@ impl Loaded {
         }
     }
 
+    /// The row has its last verdict, or will have it now.
+    pub(super) fn closed(&mut self, row: RowId) {
+        let Some(records) = &mut self.records else { return };
+        if let Some(replay) = &records.replay {
+            replay.forget(row);
+            records.open.remove(&row.number());
+            records.release();
+        }
+    }
+
     /// Keeps what was refused for a later try, where a row before it may be the reason; else gives it back. `first` is the first row that is
     /// not accounted for.
     pub(super) fn park(&mut self, lane: usize, pending: Pending, reason: &Reason, first: u64) -> Option<Pending> {
@@ -211,9 +264,13 @@ impl Flow<'_> {
     /// Enters a line into the ledger and hands its record to the lane that it takes.
     pub(super) fn take_record(&mut self, row: Row, end: FilePosition) {
         let Some(records) = &mut self.loaded.records else { return };
-        let order = match row.fault {
-            Some(reason) => Err(reason),
-            None => records.intake.read(row.cells.get(0).unwrap_or_default(), row.line),
+        if let Some(replay) = records.replay.clone() {
+            return self.take_planned(&replay, row, end);
+        }
+        let order = match (row.fault, &mut records.intake) {
+            (Some(reason), _) => Err(reason),
+            (None, Some(intake)) => intake.read(row.cells.get(0).unwrap_or_default(), row.line),
+            (None, None) => return,
         };
         let id = self.ledger.open(row.line, end, row.cells, 1, 1);
         match order {
@@ -227,6 +284,33 @@ impl Flow<'_> {
                 }
                 if let Some(note) = order.note {
                     self.job.note(note.to_owned());
+                }
+            }
+        }
+    }
+}
+
+impl Flow<'_> {
+    /// Enters a line of a plan.
+    fn take_planned(&mut self, replay: &Replay, row: Row, end: FilePosition) {
+        let text = row.cells.get(0).unwrap_or_default().to_owned();
+        let id = self.ledger.open(row.line, end, row.cells, 1, 1);
+        let order = match row.fault {
+            Some(reason) => Order::Refused(reason),
+            None => replay.read(&text, id),
+        };
+        let Some(records) = &mut self.loaded.records else { return };
+        match order {
+            Order::Refused(reason) => self.ledger.settle(id, RowOutcome::Rejected, Some(reason)),
+            Order::Unchanged => self.ledger.settle(id, RowOutcome::Unchanged, None),
+            Order::Send(lane, input) => {
+                let place = replay::Lane::ALL.iter().position(|known| *known == lane).unwrap_or_default();
+                if lane == replay::Lane::Associate {
+                    records.held.push_back((id, place, input));
+                    records.release();
+                } else {
+                    records.open.insert(id.number());
+                    records.add(id, place, input);
                 }
             }
         }
