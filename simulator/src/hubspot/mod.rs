@@ -12,6 +12,7 @@ mod doors;
 mod faults;
 mod index;
 mod limits;
+mod look;
 mod metadata;
 mod objects;
 mod route;
@@ -41,6 +42,7 @@ use store::{Kind, Show};
 pub use catalog::{ModificationMetadata, PropertyDefinition, PropertyOption};
 pub use doors::LiveObject;
 pub use faults::{Fault, Faults, What, When};
+pub use look::{Found, FoundRow, LimitUse, ObjectType, Portrait, PortraitProperty};
 pub use settings::{
     CustomObject, IndexLag, Latency, Limits, OAuthClient, Owner, PortalSettings, StaticToken, Unsettled,
 };
