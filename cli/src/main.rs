@@ -4,10 +4,13 @@ mod capture;
 mod demo;
 mod doors;
 mod explain;
+mod html;
 mod import;
 mod init;
+mod local;
 mod pandium;
 mod report;
+mod serve;
 mod status;
 mod summary;
 mod text;
@@ -38,8 +41,7 @@ const SAVED: u8 = 3;
 const DRIFT: u8 = 4;
 
 /// Commands that are planned, and what serves in the meantime.
-const NOT_YET: [(&str, &str); 7] = [
-    ("serve", "`hubferry demo --keep` leaves a local cloud up"),
+const NOT_YET: [(&str, &str); 6] = [
     ("check", "a run checks configuration and mapping before its first write"),
     ("plan", "try the file against `hubferry demo --keep` first"),
     ("apply", "upload the file to the bucket"),
@@ -115,6 +117,14 @@ enum Command {
     #[command(after_help = "Examples:\n  hubferry demo\n  hubferry demo --rows 50000\n  hubferry demo --keep    \
                             leaves everything up, to try your own files")]
     Demo(demo::Options),
+    /// A local cloud, kept running: simulated HubSpot and Salesforce, embedded AWS, the real function, a watched folder and a page.
+    ///
+    /// A file that is put into the folder, uploaded on the page or to S3 wakes the function; schedules wake it for captures and for runs that were
+    /// cut off. The page shows runs as they come along, limits as they fill, rejects, which can be corrected there, and the simulated records, and
+    /// makes things go wrong on purpose. Everything is on 127.0.0.1; nothing real is called. Ctrl-C ends it.
+    #[command(after_help = "Examples:\n  hubferry serve\n  hubferry serve --config hubferry.yaml --port 8080\n  hubferry serve --state ~/hubferry    \
+                            and the next start goes on with it")]
+    Serve(serve::Options),
     /// Import a file of this machine, or an object in S3, from here.
     ///
     /// Works on the file's run until its end, and goes on with one that was cut off, here or in AWS. Ctrl-C stops after a checkpoint; the same
@@ -217,6 +227,10 @@ fn run(command: Command) -> Result<u8> {
         Command::Demo(options) => {
             drop(out);
             return demo::run(options, io::stdout().is_terminal() && io::stderr().is_terminal());
+        }
+        Command::Serve(options) => {
+            drop(out);
+            return serve::run(&options);
         }
         Command::Capture(options) => {
             drop(out);

@@ -16,6 +16,7 @@ use crate::{
     DONE,
     doors::{self, Doors, Use},
     explain,
+    html::esc,
     text::{self, grouped},
     turns,
 };
@@ -100,24 +101,8 @@ async fn stored(doors: &Doors, run: &str) -> Result<Report> {
     Ok(known.report.ok_or_else(open)?)
 }
 
-/// Text as HTML.
-fn esc(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            c => safe.push(c),
-        }
-    }
-    safe
-}
-
 /// The page.
-fn page(report: &Report) -> String {
+pub(crate) fn page(report: &Report) -> String {
     let mut html = String::new();
     let title = format!("{} {}: {}", report.job, report.name, report.outcome.as_str());
     let class = match report.outcome {

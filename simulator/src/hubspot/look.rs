@@ -97,6 +97,16 @@ fn time(ms: i64) -> Timestamp {
 }
 
 impl Portal {
+    /// Whether the account has an object type of this name.
+    pub fn has_object(&self, object: &str) -> bool {
+        self.kind(object).is_ok()
+    }
+
+    /// Whether an object type has a property of this name.
+    pub fn has_property(&self, object: &str, property: &str) -> bool {
+        self.kind(object).is_ok_and(|at| self.at(at).property_id(property).is_some())
+    }
+
     /// The object types, in the account's order.
     pub fn object_types(&self) -> Vec<ObjectType> {
         let all = self.kinds.iter().map(|kind| {
