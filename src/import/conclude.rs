@@ -54,6 +54,7 @@ pub(crate) fn blank_report(
         limit_use_percent: None,
         position: FilePosition::default().into(),
         capture: None,
+        pace: None,
         invocations: 0,
         started_at,
         // As precise as the start, which is stored in milliseconds.
@@ -184,6 +185,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     report.dropped_properties.clone_from(&progress.dropped_properties);
     report.notes.clone_from(&progress.notes);
     report.limit_use_percent = progress.limit_use_percent();
+    report.pace = Some(progress.pace.clone()).filter(|pace| pace.points.len() > 1);
     report.position = progress.position.into();
     report.invocations = u64::try_from(job.lease.invocations).unwrap_or_default();
     let gb_seconds = (progress.gb_seconds * 1_000.0).round() / 1_000.0;

@@ -1,5 +1,5 @@
 //! The watched folder: a file that is put there is uploaded, under the path that it has below the folder; and the settings file, which is read
-//! again when it changes. By looking again and again, which works on every file system.
+//! again when it changes. By looking again and again, which works on every file system. What the simulated places hold is written down meanwhile.
 
 use std::{
     collections::BTreeMap,
@@ -44,6 +44,9 @@ pub(super) fn watch(stage: &Stage, folder: &Path, config: Option<&Path>, stop: &
                     Err(error) => stage.notice(format!("{error:#}. The settings stay as they were.")),
                 }
             }
+        }
+        if let Err(error) = stage.keep(false) {
+            stage.notice(format!("{error:#}."));
         }
         match stop.recv_timeout(LOOK_EVERY) {
             Err(RecvTimeoutError::Timeout) => {}

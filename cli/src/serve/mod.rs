@@ -104,6 +104,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         furnished: options.config.is_none() && !options.empty,
         bodies: home.bodies(),
         tables: home.tables(),
+        state: home.is_kept().then(|| home.folder.clone()),
     };
     let (services, listener) = Services::start(ports, settings, wishes, token(), shown(&inbox))?;
     let stage = Arc::clone(&services.stage);
@@ -124,10 +125,11 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let _ = stop_inbox.send(());
     let page = page.join().map_err(|_| anyhow!("the page's thread died"));
     let _ = inbox_thread.join();
+    let kept = stage.keep(true);
     drop(stage);
     drop(services);
     home.close();
-    result.and(page?).map(|()| DONE)
+    result.and(page?).and(kept).map(|()| DONE)
 }
 
 /// The function, in as many instances as work at once, until somebody asks to stop.

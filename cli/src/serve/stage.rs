@@ -4,8 +4,14 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -52,6 +58,8 @@ const ASKED_MAX: usize = 8;
 const NOTICES_MAX: usize = 20;
 /// As an answer of Salesforce's.
 const ORG_LATENCY_MS: (u64, u64) = (80, 80);
+/// Uploads, the newest, of which the function is told once more after a start with what was kept.
+const ANNOUNCED_MAX: usize = 200;
 /// Rows of the sample file.
 pub(super) const SAMPLE_ROWS: u32 = 1_000;
 /// Contacts that the simulated org has at the beginning.
@@ -147,6 +155,8 @@ pub(super) struct Wishes {
     /// Where bodies of objects and the table are kept.
     pub(super) bodies: Bodies,
     pub(super) tables: Tables,
+    /// Where the simulated places are kept; none: they begin afresh.
+    pub(super) state: Option<PathBuf>,
 }
 
 /// Everything that the threads share.
@@ -165,9 +175,58 @@ pub(super) struct Stage {
     board: Mutex<Board>,
     notices: Mutex<VecDeque<Notice>>,
     asked: channel::Sender<Value>,
+    state: Option<PathBuf>,
+    /// Edits by people, which no place counts.
+    edits: AtomicU64,
+    /// By file: how the place was at the last look, and when it was kept.
+    kept: Mutex<BTreeMap<PathBuf, (Mark, Mark)>>,
 }
 
+/// Tells one state of a place from another: calls, and edits by people.
+type Mark = (u64, u64);
+
 impl Stage {
+    /// A person edited something.
+    pub(super) fn edited(&self) {
+        self.edits.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Writes down what the simulated places hold, where that is wished: each as soon as it has been quiet since the last look, or `now`.
+    ///
+    /// # Errors
+    /// A file cannot be written; the one before stays.
+    pub(super) fn keep(&self, now: bool) -> Result<()> {
+        let Some(folder) = &self.state else { return Ok(()) };
+        let edits = self.edits.load(Ordering::SeqCst);
+        for account in &self.accounts {
+            let portal = account.lock();
+            let mark = (portal.counts().requests, edits);
+            self.keep_one(&kept_file(folder, "hubspot", &account.name), mark, now, move || portal.kept())?;
+        }
+        for org in &self.orgs {
+            let state = org.lock();
+            let mark = (state.counts().requests, edits);
+            self.keep_one(&kept_file(folder, "salesforce", &org.name), mark, now, move || state.kept())?;
+        }
+        Ok(())
+    }
+
+    fn keep_one(&self, file: &Path, mark: Mark, now: bool, text: impl FnOnce() -> Vec<u8>) -> Result<()> {
+        let mut all = lock(&self.kept);
+        // Before the first time no mark fits.
+        let none = (u64::MAX, u64::MAX);
+        let (seen, kept) = all.entry(file.to_owned()).or_insert((none, none));
+        let is_quiet = std::mem::replace(seen, mark) == mark;
+        if *kept == mark || !(is_quiet || now) {
+            return Ok(());
+        }
+        *kept = mark;
+        drop(all);
+        let text = text();
+        let new = file.with_extension("new");
+        fs::write(&new, text).and_then(|()| fs::rename(&new, file)).with_context(|| format!("{} cannot be written", file.display()))
+    }
+
     /// The settings in force.
     pub(super) fn settings(&self) -> Arc<Settings> {
         Arc::clone(&lock(&self.settings))
@@ -258,6 +317,7 @@ impl Services {
         drop_folder: String,
     ) -> Result<(Self, TcpListener)> {
         let Ports { cloud, hubspot, salesforce, page, page_at, addresses: _, places } = ports;
+        let mut any_kept = false;
         let mut accounts = Vec::new();
         let mut serve_accounts = Vec::new();
         for (name, listener) in hubspot {
@@ -268,7 +328,13 @@ impl Services {
             };
             (own.latency.fixed_ms, own.latency.jitter_ms) = wishes.latency_ms;
             own.properties.insert("contacts".to_owned(), world::properties());
-            let state = Arc::new(Mutex::new(Portal::new(own)));
+            let kept = wishes.state.as_deref().and_then(|folder| fs::read(kept_file(folder, "hubspot", &name)).ok());
+            let portal = match &kept {
+                Some(text) => Portal::restored(own, text).with_context(|| format!("what was kept of HubSpot {name} cannot be read"))?,
+                None => Portal::new(own),
+            };
+            any_kept |= kept.is_some();
+            let state = Arc::new(Mutex::new(portal));
             serve_accounts.push((listener, Arc::clone(&state)));
             let url = places.hubspot.get(&name).cloned().unwrap_or_default();
             accounts.push(Place { name, url, state });
@@ -278,7 +344,13 @@ impl Services {
         for (name, listener) in salesforce {
             let (latency_ms, latency_jitter_ms) = ORG_LATENCY_MS;
             let own = OrgSettings { seed: wishes.seed, latency_ms, latency_jitter_ms, ..OrgSettings::default() };
-            let state = Arc::new(Mutex::new(Org::new(own)));
+            let kept = wishes.state.as_deref().and_then(|folder| fs::read(kept_file(folder, "salesforce", &name)).ok());
+            let org = match &kept {
+                Some(text) => Org::restored(own, text).with_context(|| format!("what was kept of Salesforce {name} cannot be read"))?,
+                None => Org::new(own),
+            };
+            any_kept |= kept.is_some();
+            let state = Arc::new(Mutex::new(org));
             serve_orgs.push((listener, Arc::clone(&state)));
             let url = places.salesforce.get(&name).cloned().unwrap_or_default();
             orgs.push(Place { name, url, state });
@@ -356,11 +428,21 @@ impl Services {
             board: Mutex::default(),
             notices: Mutex::default(),
             asked,
+            state: wishes.state,
+            edits: AtomicU64::new(0),
+            kept: Mutex::default(),
         });
-        if wishes.furnished {
+        if wishes.furnished && !any_kept {
             furnish(&stage, wishes.seed);
         }
+        let rules = settings.rules();
         stage.set_settings(settings);
+        if any_kept {
+            // The queue is not kept: what was in it comes again, and what was imported already is a duplicate.
+            for rule in rules {
+                stage.cloud.s3().announce(&rule.bucket, &rule.prefix, ANNOUNCED_MAX);
+            }
+        }
         Ok((Self { stage, stop: Some(stop), thread: Some(thread) }, page))
     }
 }
@@ -374,6 +456,11 @@ impl Drop for Services {
             let _ = thread.join();
         }
     }
+}
+
+/// The file of a place.
+fn kept_file(folder: &Path, kind: &str, name: &str) -> PathBuf {
+    folder.join(format!("{kind}-{}.json", crate::html::url(name)))
 }
 
 /// What wakes the function besides uploads.

@@ -11,6 +11,7 @@ mod cms;
 mod doors;
 mod faults;
 mod index;
+mod keep;
 mod limits;
 mod look;
 mod metadata;

@@ -139,6 +139,7 @@ fn hubspot(stage: &Stage, asked: &Asked, [account, object, id, what]: [&str; 4])
         }
         _ => place.lock().set_archived(now(), object, id, forms::field(&fields, "archived") == "true"),
     };
+    stage.edited();
     stage.notice(match (done, what) {
         (true, "edit") => format!("{object} {id}: {name} was changed."),
         (true, _) => format!("{object} {id}: moved."),
@@ -160,6 +161,7 @@ fn salesforce(stage: &Stage, asked: &Asked, [org, object, id, what]: [&str; 4]) 
         _ => Err("this cannot be done".to_owned()),
     };
     drop(state);
+    stage.edited();
     stage.notice(format!("{object} {id}: {}.", told.unwrap_or_else(|refused| refused)));
     Ok(Answer::see(&format!("{}/{}/{}", address(Kind::Salesforce, org), url(object), url(id))))
 }

@@ -204,7 +204,7 @@ fn rejects_table(html: &mut String, stage: &Stage, run: &str, report: &Report, p
 pub(super) fn report(stage: &Stage, run: &str) -> Answer {
     match stage.report(run) {
         // The page is one file: its style is in it, and it has no script.
-        Some((report, _)) => Answer::new(200, HTML, whole::page(&report)).with(
+        Some((report, _)) => Answer::new(200, HTML, whole::page(&report, whole::Links::Page)).with(
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         ),

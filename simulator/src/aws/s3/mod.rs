@@ -314,7 +314,9 @@ impl S3 {
         }
         let id = if bucket.versioned { id } else { "null".to_owned() };
         let mut version = version(id, sequencer, time);
-        if let (Some(journal), Some(content)) = (self.journal.get(), version.content.take()) {
+        if let Some(journal) = self.journal.get()
+            && let Some(content) = version.content.take()
+        {
             let failed = |error: std::io::Error| S3Error::new(500, "InternalError", &error.to_string());
             version.content = Some(journal.spill(number, content, version.size).map_err(failed)?);
             journal.version(bucket_name, key, &version);
