@@ -132,7 +132,7 @@ class Browser:
                     return
             except Failed as error:
                 # Between two pages there is nothing to ask.
-                if "context" not in str(error) and "navigat" not in str(error):
+                if "does not answer" in str(error):
                     raise
             time.sleep(0.1)
         shown = self.js("document.body ? document.body.innerText.slice(0, 2000) : ''")

@@ -58,6 +58,11 @@ def runs_done(job):
     return f"[...document.querySelectorAll('#runs tr:not(.live)')].filter(r => r.innerText.startsWith('{job}') && r.querySelector('.outcome.good'))"
 
 
+def link(job):
+    """The link to the newest run of a job."""
+    return f"[...document.querySelectorAll('#runs th a')].find(a => a.innerText.startsWith('{job}'))"
+
+
 def walk(tab, page, drop):
     tab.open(page)
     print("by keyboard:")
@@ -86,7 +91,7 @@ def walk(tab, page, drop):
     check("done, 1,000 rows" in tab.text("#said"), "a screen reader is told")
 
     print("the run:")
-    tab.js("document.querySelector('#runs tbody th a').focus()")
+    tab.js(link("import contacts") + ".focus()")
     tab.press("Enter")
     tab.wait("document.querySelector('#count-read')", "the run's page")
     first = counts(tab)
@@ -101,16 +106,21 @@ def walk(tab, page, drop):
         " key: row.querySelector('td:not(.why) input, td:not(.why) textarea').name,"
         " fields: [...row.querySelectorAll('td.wrong input, td.wrong textarea')].map(f => [f.name, f.getAttribute('aria-label').split(', line')[0]]) }))"
     )
+    addresses = set()
     for at, row in enumerate(wrong):
         fields = row["fields"] or [[row["key"], "Email"]]
         for name, column in fields:
             tab.fill(f"[name='{name}']", RIGHT.get(column, f"corrected.{at}@example.com"))
+            if column not in RIGHT:
+                addresses.add(at)
         if row["code"] in ("KEY_BLANK", "RAGGED_ROW", "UNTERMINATED_QUOTE", "GDPR_BLACKLISTED_EMAIL"):
             tab.fill(f"[name='{row['key']}']", f"corrected.{at}@example.com")
+            addresses.add(at)
     tab.click("form.corrections button")
     tab.wait("document.querySelector('#upload-title')", "the first page")
     tab.wait(runs_done("import contacts") + ".length === 2", "the end of the second run", 120)
-    tab.click("#runs tbody th a")
+    tab.js(link("import contacts") + ".focus()")
+    tab.press("Enter")
     tab.wait("document.querySelector('#count-read')", "the second run's page")
     second = counts(tab)
     check(second["read"] == rows, f"the {rows} corrected rows were imported: {second}")
@@ -125,7 +135,7 @@ def walk(tab, page, drop):
     print("a record:")
     tab.open(page + "hubspot/default/contacts?q=corrected.")
     found = tab.text("#found")
-    check(int(found.split()[0]) >= second["created"], f"the search finds the corrected contacts: {found}")
+    check(int(found.split()[0]) == len(addresses) > 0, f"the search finds the corrected addresses: {found}")
     tab.click("table tbody th a")
     tab.wait("document.querySelector('#change')", "the record")
     check("corrected." in tab.js("document.body.innerText"), "the record has the corrected address")
