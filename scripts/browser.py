@@ -60,6 +60,8 @@ class Browser:
         self._session = self._call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "DOM", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setLocaleOverride", locale="en-GB")
+        self.call("Emulation.setTimezoneOverride", timezoneId="UTC")
         self.resize(width, height)
 
     def __enter__(self):

@@ -302,7 +302,7 @@ fn rejects(html: &mut String, report: &Report, links: Links) {
     let mut codes: Vec<_> = report.rejected_by_code.iter().collect();
     codes.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
     let most = codes.first().map_or(1, |(_, count)| **count).max(1);
-    html.push_str("<table>\n<thead><tr><th>Code</th><th>Rows</th><th>What to do</th></tr></thead>\n<tbody>\n");
+    html.push_str("<table>\n<thead><tr><th scope=\"col\">Code</th><th scope=\"col\" class=\"n\">Rows</th><th scope=\"col\">What to do</th></tr></thead>\n<tbody>\n");
     for (code, count) in codes {
         let hint = Code::named(code)
             .map(|code| code.hint())

@@ -4,4 +4,5 @@
 mod import;
 mod look;
 mod pandium;
+mod serve;
 mod world;

@@ -13,14 +13,14 @@ use super::{
     form, framed, places, time,
 };
 use crate::{
-    html::{Esc, url},
+    html::{Esc, esc, url},
     text::grouped,
 };
 
 /// Runs that the first page shows.
 const RUNS_SHOWN: usize = 15;
 /// Messages that it shows.
-const NOTICES_SHOWN: usize = 3;
+const NOTICES_SHOWN: usize = 2;
 /// The curve of a limit, in its own units.
 const CURVE_WIDTH: usize = 300;
 const CURVE_HEIGHT: u64 = 40;
@@ -157,7 +157,7 @@ fn runs(board: &Board) -> String {
             Esc(&run.job),
             Esc(&run.name),
             time(run.started_at),
-            Esc(&run.source),
+            breakable(&run.source),
             progress(run),
             if run.job == "import" { grouped(rows.read) } else { String::new() },
             if run.job == "import" { grouped(rows.rejected) } else { String::new() },
@@ -181,7 +181,7 @@ fn runs(board: &Board) -> String {
             Esc(&report.job),
             Esc(&report.name),
             time(report.started_at),
-            Esc(&source),
+            breakable(&source),
             outcome(report),
             rows,
             if report.rows.rejected > 0 { " some" } else { "" },
@@ -190,6 +190,11 @@ fn runs(board: &Board) -> String {
     }
     html.push_str("</tbody>\n</table>\n</div>\n");
     html
+}
+
+/// A key, which may be broken at its slashes.
+fn breakable(key: &str) -> String {
+    esc(key).replace('/', "/<wbr>")
 }
 
 /// How a run ended, as a badge.

@@ -185,8 +185,10 @@ fn forms(html: &mut String, stage: &Stage, here: &str, choices: &[Choice<'_>], a
     );
 }
 
-fn notices(html: &mut String, stage: &Stage) {
-    if let Some(notice) = stage.notices().first() {
+/// What was done to this record last.
+fn notices(html: &mut String, stage: &Stage, object: &str, id: &str) {
+    let about = format!("{object} {id}: ");
+    if let Some(notice) = stage.notices().iter().find(|notice| notice.text.starts_with(&about)) {
         let _ = writeln!(html, "<ul class=\"notices\" role=\"log\" aria-label=\"Messages\"><li>{} {}</li></ul>", time(notice.at), Esc(&notice.text));
     }
 }
@@ -199,7 +201,7 @@ pub(super) fn hubspot(stage: &Stage, account: &str, object: &str, id: &str, aske
     let here = format!("{place}/{}/{}", url(object), url(&portrait.id));
     let mut html = String::new();
     head(&mut html, &place, account, Kind::HubSpot, object, &portrait.id);
-    notices(&mut html, stage);
+    notices(&mut html, stage, object, &portrait.id);
     let _ = write!(html, "<p>Created {}, modified {}", time(portrait.created_at), time(portrait.updated_at));
     if let Some(at) = portrait.archived_at {
         let _ = write!(html, ", <span class=\"outcome warn\">in the recycle bin</span> since {}", time(at));
@@ -254,7 +256,7 @@ pub(super) fn salesforce(stage: &Stage, org: &str, object: &str, id: &str, asked
     let here = format!("{place}/{}/{}", url(object), url(&portrait.id));
     let mut html = String::new();
     head(&mut html, &place, org, Kind::Salesforce, object, &portrait.id);
-    notices(&mut html, stage);
+    notices(&mut html, stage, object, &portrait.id);
     let _ = write!(html, "<p>Created {}, modified {}", time(portrait.created_at), time(portrait.modified_at));
     if portrait.deleted {
         html.push_str(", <span class=\"outcome warn\">in the recycle bin</span>");
