@@ -130,13 +130,13 @@ mod tests {
     }
 
     const FORM: &str = "--B\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\nt\r\n--B\r\nContent-Disposition: form-data; \
-                        name=\"file\"; filename=\"a.csv\"\r\nContent-Type: text/csv\r\n\r\nEmail\r\n--B\n-\r\nx\r\n--B--\r\n";
+                        name=\"file\"; filename=\"a.csv\"\r\nContent-Type: text/csv\r\n\r\nEmail\r\n--b\r\n-B--B\r\n--B--\r\n";
 
     #[test]
     fn the_parts_of_a_form_come_out_as_they_went_in() {
         let parts = parts(&asked("multipart/form-data; boundary=B", FORM.as_bytes()), "t").unwrap();
         assert_eq!((parts[1].name.as_str(), parts[1].file_name.as_deref()), ("file", Some("a.csv")));
-        assert_eq!(parts[1].bytes.len(), "Email".len(), "what looks like the boundary is one");
+        assert_eq!(parts[1].bytes, "Email\r\n--b\r\n-B--B", "what only looks like the boundary is part of the file");
         let empty = "--B\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\nt\r\n--B\r\nContent-Disposition: form-data; name=\"file\"; \
                      filename=\"\"\r\n\r\n\r\n--B--\r\n";
         let parts = super::parts(&asked("multipart/form-data; boundary=\"B\"", empty.as_bytes()), "t").unwrap();

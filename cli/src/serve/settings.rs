@@ -150,7 +150,7 @@ impl Settings {
             key(sync.hubspot_object.as_str(), links);
         }
         for import in self.config.imports.iter().filter(|import| import.hubspot == account && !import.create_properties) {
-            let own = import.object.iter().zip(&import.columns).map(|(object, columns)| (object, columns));
+            let own = import.object.iter().zip(&import.columns);
             let several = import.records.iter().map(|record| (&record.object, &record.columns));
             for (object, columns) in own.chain(several) {
                 for details in columns.values().map(hubferry::config::ColumnRule::details) {

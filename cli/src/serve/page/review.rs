@@ -13,8 +13,13 @@ use crate::html::{Esc, url};
 
 /// The page.
 pub(super) fn page(stage: &Stage) -> Answer {
+    framed(stage, "Review queue", "/review", None, &shown(stage, &queue(stage)))
+}
+
+/// The queue, with what there is to press.
+pub(super) fn shown(stage: &Stage, queue: &Queue) -> String {
     let mut html = String::from("<h1>Review queue</h1>\n");
-    match queue(stage) {
+    match queue {
         Queue::NoSyncs => html.push_str("<p>No syncs are configured.</p>\n"),
         Queue::Items(items) if items.is_empty() => html.push_str("<p>There is nothing to decide.</p>\n"),
         Queue::Items(items) => {
@@ -22,7 +27,7 @@ pub(super) fn page(stage: &Stage) -> Answer {
             items.iter().for_each(|item| decide(&mut html, stage, item));
         }
     }
-    framed(stage, "Review queue", "/review", None, &html)
+    html
 }
 
 /// What the first page says of it.
