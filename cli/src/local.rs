@@ -49,12 +49,7 @@ pub(crate) fn environment(addresses: &Addresses, config: &str, table: &str, queu
 ///
 /// # Errors
 /// The folder cannot be written.
-pub(crate) fn enter(
-    folder: &Path,
-    variables: &[(String, String)],
-    addresses: &Addresses,
-    stream: &str,
-) -> Result<()> {
+pub(crate) fn enter(folder: &Path, variables: &[(String, String)], addresses: &Addresses, stream: &str) -> Result<()> {
     let empty = folder.join("no-aws-settings");
     fs::write(&empty, "").with_context(|| format!("{} cannot be written", empty.display()))?;
     let empty = empty.display().to_string();

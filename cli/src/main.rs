@@ -122,8 +122,10 @@ enum Command {
     /// A file that is put into the folder, uploaded on the page or to S3 wakes the function; schedules wake it for captures and for runs that were
     /// cut off. The page shows runs as they come along, limits as they fill, rejects, which can be corrected there, and the simulated records, and
     /// makes things go wrong on purpose. Everything is on 127.0.0.1; nothing real is called. Ctrl-C ends it.
-    #[command(after_help = "Examples:\n  hubferry serve\n  hubferry serve --config hubferry.yaml --port 8080\n  hubferry serve --state ~/hubferry    \
-                            and the next start goes on with it")]
+    #[command(
+        after_help = "Examples:\n  hubferry serve\n  hubferry serve --config hubferry.yaml --port 8080\n  hubferry serve --state ~/hubferry    \
+                            and the next start goes on with it"
+    )]
     Serve(serve::Options),
     /// Import a file of this machine, or an object in S3, from here.
     ///

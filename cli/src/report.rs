@@ -237,7 +237,8 @@ fn rows(html: &mut String, report: &Report) {
         true => "every row is accounted for",
         false => "the counts do not add up",
     };
-    let _ = write!(html, "<h2 id=\"rows\">Rows</h2>\n<p>{} rows were read; {verdict}.</p>\n", grouped(report.rows.read));
+    let _ =
+        write!(html, "<h2 id=\"rows\">Rows</h2>\n<p>{} rows were read; {verdict}.</p>\n", grouped(report.rows.read));
     bar(html, &report.rows);
     counts(html, &report.rows);
     for (object, rows) in &report.records {
@@ -399,7 +400,8 @@ fn curve(html: &mut String, pace: &Pace) {
     );
     let base = y(0.0);
     let right = width - 4.0;
-    let _ = writeln!(html, "<line class=\"axis\" x1=\"{CURVE_LEFT}\" x2=\"{right}\" y1=\"{base:.1}\" y2=\"{base:.1}\"/>");
+    let _ =
+        writeln!(html, "<line class=\"axis\" x1=\"{CURVE_LEFT}\" x2=\"{right}\" y1=\"{base:.1}\" y2=\"{base:.1}\"/>");
     if limit > 0.0 {
         let at = y(limit);
         let _ = writeln!(
@@ -413,7 +415,13 @@ fn curve(html: &mut String, pace: &Pace) {
     let _ = writeln!(html, "<text class=\"end\" x=\"{:.1}\" y=\"{:.1}\">0</text>", CURVE_LEFT - 6.0, base + 4.0);
     for (share, class) in [(0.0, "start"), (0.5, "middle"), (1.0, "end")] {
         let second = start + (end - start) * share;
-        let _ = writeln!(html, "<text class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\">{}</text>", x(second), height - 5.0, duration(second));
+        let _ = writeln!(
+            html,
+            "<text class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            x(second),
+            height - 5.0,
+            duration(second)
+        );
     }
     html.push_str("</svg>\n</figure>\n");
 }

@@ -483,7 +483,14 @@ async fn objects_that_are_kept_are_there_in_the_next_cloud_and_what_was_removed_
     put("in/gone", b"x").await;
     client.delete_object().bucket("files").key("in/gone").send().await.unwrap();
     let doomed = put("in/doomed", b"y").await;
-    client.delete_object().bucket("files").key("in/doomed").version_id(doomed.version_id().unwrap()).send().await.unwrap();
+    client
+        .delete_object()
+        .bucket("files")
+        .key("in/doomed")
+        .version_id(doomed.version_id().unwrap())
+        .send()
+        .await
+        .unwrap();
     let id = client.create_multipart_upload().bucket("files").key("in/p").send().await.unwrap();
     let id = id.upload_id().unwrap();
     let part = async |number: i32, text: &'static [u8]| {
@@ -491,8 +498,17 @@ async fn objects_that_are_kept_are_there_in_the_next_cloud_and_what_was_removed_
         let part = part.body(ByteStream::from_static(text)).send().await.unwrap();
         CompletedPart::builder().part_number(number).set_e_tag(part.e_tag).build()
     };
-    let parts = CompletedMultipartUpload::builder().parts(part(1, b"part one, ").await).parts(part(2, b"two").await).build();
-    client.complete_multipart_upload().bucket("files").key("in/p").upload_id(id).multipart_upload(parts).send().await.unwrap();
+    let parts =
+        CompletedMultipartUpload::builder().parts(part(1, b"part one, ").await).parts(part(2, b"two").await).build();
+    client
+        .complete_multipart_upload()
+        .bucket("files")
+        .key("in/p")
+        .upload_id(id)
+        .multipart_upload(parts)
+        .send()
+        .await
+        .unwrap();
     // Without HTTP too, from memory and from a file; and an upload that is never completed.
     cloud.s3().put("files", "in/memory", "bytes").unwrap();
     let file = folder.join("source.csv");
@@ -516,14 +532,19 @@ async fn objects_that_are_kept_are_there_in_the_next_cloud_and_what_was_removed_
     assert_eq!(cloud.s3().read("files", "in/p").as_deref(), Some(&b"part one, two"[..]));
     assert_eq!(cloud.s3().read("files", "in/file").as_deref(), Some(&b"from a file"[..]));
     let client = s3(&cloud);
-    let old = client.get_object().bucket("files").key("in/a").version_id(first.version_id().unwrap()).send().await.unwrap();
+    let old =
+        client.get_object().bucket("files").key("in/a").version_id(first.version_id().unwrap()).send().await.unwrap();
     assert_eq!(old.body.collect().await.unwrap().to_vec(), b"one", "older versions too");
     let later = cloud.s3().put("files", "in/later", "z").unwrap();
     assert!(later.sequencer > created.sequencer, "events stay in order over the start");
-    let bodies = std::fs::read_dir(&folder).unwrap().filter(|file| {
-        file.as_ref().unwrap().path().extension().is_some_and(|end| end == "body")
-    });
-    assert_eq!(bodies.count(), 8, "in/a twice, one below a delete marker, both parts, a file, two from memory; nothing is left over");
+    let bodies = std::fs::read_dir(&folder)
+        .unwrap()
+        .filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "body"));
+    assert_eq!(
+        bodies.count(),
+        8,
+        "in/a twice, one below a delete marker, both parts, a file, two from memory; nothing is left over"
+    );
     drop((client, cloud));
     std::fs::remove_dir_all(folder).unwrap();
 }

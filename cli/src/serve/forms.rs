@@ -37,7 +37,8 @@ pub(super) fn field<'a>(fields: &'a [(String, String)], name: &str) -> &'a str {
 /// The parts of a form with a file, if it brings the token.
 pub(super) fn parts(asked: &Asked, token: &str) -> Result<Vec<Part>, Answer> {
     let kind = asked.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let boundary = kind.strip_prefix("multipart/form-data").and_then(|rest| rest.split_once("boundary=")).map(|(_, b)| b);
+    let boundary =
+        kind.strip_prefix("multipart/form-data").and_then(|rest| rest.split_once("boundary=")).map(|(_, b)| b);
     let boundary = boundary.map(|text| text.split(';').next().unwrap_or(text).trim().trim_matches('"'));
     let boundary = boundary.filter(|text| (1..=70).contains(&text.len())).ok_or_else(malformed)?;
     let parts = split(&asked.body, boundary).ok_or_else(malformed)?;

@@ -116,7 +116,10 @@ pub(super) fn refusal(method: &Method, headers: &HeaderMap, page_at: SocketAddr)
     let hosts = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
     let host = text(header::HOST).unwrap_or_default();
     if !hosts.iter().any(|own| own == host) {
-        return Some(Answer::text(421, format!("This is the page of a local cloud; it is at http://127.0.0.1:{port}/\n")));
+        return Some(Answer::text(
+            421,
+            format!("This is the page of a local cloud; it is at http://127.0.0.1:{port}/\n"),
+        ));
     }
     match *method {
         Method::GET | Method::HEAD => None,
@@ -133,7 +136,10 @@ impl Body for Feed {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
@@ -274,7 +280,10 @@ fn stream(server: &Server, view: page::View) -> Out {
     let (to, from) = mpsc::channel(4);
     let feed = Feed(from, Arc::clone(&server.streams));
     if count >= STREAMS_MAX || server.feeds.try_send((to, view)).is_err() {
-        return respond(Answer::text(503, "Too many tabs look at this already.\n").with(header::RETRY_AFTER, "10"), false);
+        return respond(
+            Answer::text(503, "Too many tabs look at this already.\n").with(header::RETRY_AFTER, "10"),
+            false,
+        );
     }
     let mut response = respond(Answer::new(200, "text/event-stream", Bytes::new()), false).map(|_| Either::Right(feed));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
@@ -331,7 +340,8 @@ mod tests {
     use super::*;
 
     fn status(method: &Method, pairs: &[(&'static str, &'static str)]) -> Option<u16> {
-        let headers = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let headers =
+            pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         refusal(method, &headers.collect(), "127.0.0.1:8080".parse().unwrap()).map(|answer| answer.status)
     }
 

@@ -62,7 +62,9 @@ fn modified(path: &Path) -> Option<SystemTime> {
 fn reread(stage: &Stage, path: &Path) -> Result<()> {
     let (accounts, orgs) = settings::names(Some(path))?;
     let known = |name: &String| stage.account(name).is_some();
-    if let Some(new) = accounts.iter().find(|name| !known(name)).or_else(|| orgs.iter().find(|name| stage.org(name).is_none())) {
+    if let Some(new) =
+        accounts.iter().find(|name| !known(name)).or_else(|| orgs.iter().find(|name| stage.org(name).is_none()))
+    {
         bail!("{} names `{new}`, which is not simulated yet: start the local cloud again", path.display());
     }
     stage.set_settings(settings::settings(Some(path), &stage.places)?);

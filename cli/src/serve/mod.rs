@@ -112,14 +112,15 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
 
     let (stop_page, stopped) = oneshot::channel();
     let served = Arc::clone(&stage);
-    let page = std::thread::Builder::new().name("page".to_owned()).spawn(move || http::serve(listener, served, stopped))?;
+    let page =
+        std::thread::Builder::new().name("page".to_owned()).spawn(move || http::serve(listener, served, stopped))?;
     let (stop_inbox, inbox_stopped) = mpsc::channel();
     let (watched, config, folder) = (Arc::clone(&stage), options.config.clone(), inbox.clone());
     let inbox_thread = std::thread::Builder::new()
         .name("inbox".to_owned())
         .spawn(move || inbox::watch(&watched, &folder, config.as_deref(), &inbox_stopped))?;
 
-    let result = tell(options, &stage, &home, &inbox, &variables).and_then(|()| serve(&environment, &stage));
+    let result = serve(&environment, &stage, || tell(options, &stage, &home, &inbox, &variables));
     // Nobody listens only where it ended by itself.
     let _ = stop_page.send(());
     let _ = stop_inbox.send(());
@@ -132,10 +133,13 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     result.and(page?).and(kept).map(|()| DONE)
 }
 
-/// The function, in as many instances as work at once, until somebody asks to stop.
-fn serve(environment: &Environment, stage: &Arc<Stage>) -> Result<()> {
+/// The function, in as many instances as work at once, until somebody asks to stop. `tell` says that everything is up.
+fn serve(environment: &Environment, stage: &Arc<Stage>, tell: impl FnOnce() -> Result<()>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        // Whoever is told may ask to stop at once.
+        let mut stops = Stops::listen()?;
+        tell()?;
         let function = || {
             let stage = Arc::clone(stage);
             let watcher: Watcher = Rc::new(move |update: &Update| stage.update(update));
@@ -155,24 +159,46 @@ fn serve(environment: &Environment, stage: &Arc<Stage>) -> Result<()> {
                 Ok(()) => Err(anyhow!("the function stopped")),
                 Err(error) => Err(anyhow!("the function stopped: {error}")),
             },
-            stopped = interrupted() => stopped,
+            () = stops.asked() => Ok(()),
         }
     })
 }
 
 /// Ctrl-C, or a polite request to end.
-async fn interrupted() -> Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+#[cfg(unix)]
+struct Stops(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Stops {
+    /// Heard from now on.
+    fn listen() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    }
+
+    async fn asked(&mut self) {
         tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted?,
-            _ = terminate.recv() => {}
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
         }
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await?;
-    Ok(())
+}
+
+#[cfg(not(unix))]
+struct Stops;
+
+#[cfg(not(unix))]
+impl Stops {
+    fn listen() -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn asked(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // It cannot be heard: whoever wants to stop it ends the process.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Says where everything is.

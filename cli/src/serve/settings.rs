@@ -47,7 +47,10 @@ pub(super) fn names(file: Option<&Path>) -> Result<(Vec<String>, Vec<String>)> {
     };
     let (accounts, orgs): (Vec<String>, Vec<String>) =
         (config.hubspot.into_keys().collect(), config.salesforce.into_keys().collect());
-    ensure!(accounts.len() + orgs.len() <= PLACES_MAX, "at most {PLACES_MAX} accounts and orgs can be simulated at once");
+    ensure!(
+        accounts.len() + orgs.len() <= PLACES_MAX,
+        "at most {PLACES_MAX} accounts and orgs can be simulated at once"
+    );
     Ok((accounts, orgs))
 }
 
@@ -137,7 +140,8 @@ impl Settings {
         let mut key = |object: &str, name: &str| {
             wanted.push((object.to_owned(), PropertyDefinition::new(name, "string").unique()));
         };
-        for import in self.config.imports.iter().filter(|import| import.hubspot == account && !import.create_properties) {
+        for import in self.config.imports.iter().filter(|import| import.hubspot == account && !import.create_properties)
+        {
             if let (Some(object), Some(name)) = (&import.object, &import.key) {
                 key(object.as_str(), name);
             }
@@ -149,7 +153,8 @@ impl Settings {
             let links = sync.links.as_ref().map_or("sf_contact_id_ext", |links| links.hubspot_property.as_str());
             key(sync.hubspot_object.as_str(), links);
         }
-        for import in self.config.imports.iter().filter(|import| import.hubspot == account && !import.create_properties) {
+        for import in self.config.imports.iter().filter(|import| import.hubspot == account && !import.create_properties)
+        {
             let own = import.object.iter().zip(&import.columns);
             let several = import.records.iter().map(|record| (&record.object, &record.columns));
             for (object, columns) in own.chain(several) {

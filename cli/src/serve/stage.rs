@@ -19,9 +19,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use hubferry::{app::Update, report::Report};
 use hubferry_simulator::{
-    aws::{
-        Addresses, Bodies, Cloud, CloudListeners, CloudSettings, Mapping, Schedule, Tables,
-    },
+    aws::{Addresses, Bodies, Cloud, CloudListeners, CloudSettings, Mapping, Schedule, Tables},
     hubspot::{self, Portal, PortalSettings},
     salesforce::{self, Org, OrgSettings},
 };
@@ -224,7 +222,9 @@ impl Stage {
         drop(all);
         let text = text();
         let new = file.with_extension("new");
-        fs::write(&new, text).and_then(|()| fs::rename(&new, file)).with_context(|| format!("{} cannot be written", file.display()))
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, file))
+            .with_context(|| format!("{} cannot be written", file.display()))
     }
 
     /// The settings in force.
@@ -330,7 +330,8 @@ impl Services {
             own.properties.insert("contacts".to_owned(), world::properties());
             let kept = wishes.state.as_deref().and_then(|folder| fs::read(kept_file(folder, "hubspot", &name)).ok());
             let portal = match &kept {
-                Some(text) => Portal::restored(own, text).with_context(|| format!("what was kept of HubSpot {name} cannot be read"))?,
+                Some(text) => Portal::restored(own, text)
+                    .with_context(|| format!("what was kept of HubSpot {name} cannot be read"))?,
                 None => Portal::new(own),
             };
             any_kept |= kept.is_some();
@@ -346,7 +347,8 @@ impl Services {
             let own = OrgSettings { seed: wishes.seed, latency_ms, latency_jitter_ms, ..OrgSettings::default() };
             let kept = wishes.state.as_deref().and_then(|folder| fs::read(kept_file(folder, "salesforce", &name)).ok());
             let org = match &kept {
-                Some(text) => Org::restored(own, text).with_context(|| format!("what was kept of Salesforce {name} cannot be read"))?,
+                Some(text) => Org::restored(own, text)
+                    .with_context(|| format!("what was kept of Salesforce {name} cannot be read"))?,
                 None => Org::new(own),
             };
             any_kept |= kept.is_some();
@@ -465,11 +467,8 @@ fn kept_file(folder: &Path, kind: &str, name: &str) -> PathBuf {
 
 /// What wakes the function besides uploads.
 fn schedules(settings: &Settings, every: Option<Duration>) -> Vec<Schedule> {
-    let mut all = vec![Schedule {
-        first_after: Duration::from_secs(2),
-        every: RESUME_EVERY,
-        input: json!({ "job": "resume" }),
-    }];
+    let mut all =
+        vec![Schedule { first_after: Duration::from_secs(2), every: RESUME_EVERY, input: json!({ "job": "resume" }) }];
     if let Some(every) = every.filter(|_| !settings.config.captures.is_empty()) {
         all.push(Schedule { first_after: Duration::from_secs(3), every, input: json!({ "job": "capture" }) });
     }

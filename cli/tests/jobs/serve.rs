@@ -67,7 +67,10 @@ fn command(state: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hubferry"));
     command.args(["serve", "--json", "--every", "0", "--latency", "0", "--state"]).arg(state).stdin(Stdio::null());
     // A machine with an AWS set-up of its own must not be asked.
-    command.env("AWS_PROFILE", "nobody").env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").env("HTTP_PROXY", "http://127.0.0.1:9");
+    command
+        .env("AWS_PROFILE", "nobody")
+        .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        .env("HTTP_PROXY", "http://127.0.0.1:9");
     command
 }
 
@@ -90,7 +93,11 @@ fn a_local_cloud_goes_on_where_it_stopped() {
     cloud.file("b.csv", &["three@example.com"]);
     cloud.wait(2);
     let page = cloud.page("/");
-    assert_eq!(page.matches("incoming/<wbr>contacts/<wbr>a.csv").count(), 1, "the first file is not imported again: {page}");
+    assert_eq!(
+        page.matches("incoming/<wbr>contacts/<wbr>a.csv").count(),
+        1,
+        "the first file is not imported again: {page}"
+    );
     // The account is written down as soon as it is quiet.
     let kept = state.join("hubspot-default.json");
     for _ in 0..LOOKS {

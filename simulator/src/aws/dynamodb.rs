@@ -71,7 +71,8 @@ pub(crate) fn create_table(database: &Database, name: &str) -> Result<(), CloudE
 
 /// One item, consistently; `None` where there is none or the table is not there.
 pub(crate) fn item(database: &Database, table: &str, pk: &str, sk: &str) -> Option<Value> {
-    let request = json!({ "TableName": table, "Key": { "pk": { "S": pk }, "sk": { "S": sk } }, "ConsistentRead": true });
+    let request =
+        json!({ "TableName": table, "Key": { "pk": { "S": pk }, "sk": { "S": sk } }, "ConsistentRead": true });
     let answer = database.get_item(serde_json::from_value(request).ok()?).ok()?;
     serde_json::to_value(answer).ok()?.get("Item").filter(|item| item.is_object()).cloned()
 }

@@ -205,9 +205,9 @@ mod tests {
     #[test]
     fn web_pages_are_turned_away_and_clients_are_not() {
         let foreign = |pairs: &[(&'static str, &'static str)]| {
-            let headers = pairs.iter().map(|(name, value)| {
-                (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
-            });
+            let headers = pairs
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
             is_foreign(&headers.collect())
         };
         for host in ["127.0.0.1:9000", "localhost:9000", "bucket.localhost:9000", "[::1]:9000", "127.0.0.1"] {

@@ -72,9 +72,8 @@ pub(crate) struct KeptLinks {
 
 impl Associations {
     pub(crate) fn kept(&self) -> KeptLinks {
-        let links = self.links.iter().flat_map(|(from, ends)| {
-            ends.iter().map(move |(to, types)| (*from, *to, types.clone()))
-        });
+        let links =
+            self.links.iter().flat_map(|(from, ends)| ends.iter().map(move |(to, types)| (*from, *to, types.clone())));
         KeptLinks { labels: self.labels.clone(), links: links.collect(), named: self.named }
     }
 

@@ -104,8 +104,11 @@ impl Portal {
 
 impl Kind {
     fn restore(&mut self, kept: KeptKind) {
-        let numbers: Vec<u16> =
-            kept.properties.into_iter().map(|(definition, created)| self.define(definition, created, created)).collect();
+        let numbers: Vec<u16> = kept
+            .properties
+            .into_iter()
+            .map(|(definition, created)| self.define(definition, created, created))
+            .collect();
         for group in kept.groups {
             if !self.groups.contains(&group) {
                 self.groups.push(group);

@@ -111,12 +111,7 @@ impl Portal {
     pub fn object_types(&self) -> Vec<ObjectType> {
         let all = self.kinds.iter().map(|kind| {
             let live = kind.records.values().filter(|record| record.archived.is_none()).count();
-            ObjectType {
-                name: kind.plural.clone(),
-                id: kind.id.clone(),
-                live,
-                archived: kind.records.len() - live,
-            }
+            ObjectType { name: kind.plural.clone(), id: kind.id.clone(), live, archived: kind.records.len() - live }
         });
         all.collect()
     }
@@ -146,7 +141,9 @@ impl Portal {
             .filter_map(|name| Some((name.clone(), kind.property_id(name)?)))
             .collect();
         let mut found: Vec<&Record> = kind.records.values().filter(|record| fits(record)).collect();
-        found.sort_unstable_by_key(|record| std::cmp::Reverse((record.updated.max(record.archived.unwrap_or(0)), record.id)));
+        found.sort_unstable_by_key(|record| {
+            std::cmp::Reverse((record.updated.max(record.archived.unwrap_or(0)), record.id))
+        });
         let rows = found.iter().skip(offset).take(limit).map(|record| FoundRow {
             id: record.id.to_string(),
             archived: record.archived.is_some(),
@@ -158,7 +155,11 @@ impl Portal {
                 })
                 .collect(),
         });
-        Some(Found { total: found.len(), rows: rows.collect(), columns: columns.into_iter().map(|(name, _)| name).collect() })
+        Some(Found {
+            total: found.len(),
+            rows: rows.collect(),
+            columns: columns.into_iter().map(|(name, _)| name).collect(),
+        })
     }
 
     /// One record, archived or not, following merges.

@@ -558,7 +558,11 @@ fn an_account_that_was_kept_is_the_same_account() {
     assert_eq!(again.merged_into("contacts", &loser), Some(second.clone()));
     assert_eq!(again.archived_objects(now(7), "contacts").len(), 1);
     assert!(again.set_archived(now(7), "contacts", &gone, false), "it can still be restored");
-    assert_eq!(again.find_by("contacts", "email", "d@example.com").unwrap()["hs_object_id"], second, "a merged address leads on");
+    assert_eq!(
+        again.find_by("contacts", "email", "d@example.com").unwrap()["hs_object_id"],
+        second,
+        "a merged address leads on"
+    );
     let fresh = again.seed_record(now(8), "contacts", &[("email", "e@example.com")]).unwrap();
     assert!(portal.portrait("contacts", &fresh).is_none() && fresh > company, "no id is given twice");
     assert!(Portal::restored(PortalSettings::default(), b"{}").is_err());

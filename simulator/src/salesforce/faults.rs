@@ -143,9 +143,10 @@ impl Plan {
 
     /// What may still strike, and how often at most.
     pub(crate) fn left(&self) -> Vec<(Fault, Option<u64>)> {
-        let left = self.entries.iter().map(|(fault, _, done)| {
-            (fault.clone(), fault.when.times.map(|times| times.saturating_sub(*done)))
-        });
+        let left = self
+            .entries
+            .iter()
+            .map(|(fault, _, done)| (fault.clone(), fault.when.times.map(|times| times.saturating_sub(*done))));
         left.filter(|(_, left)| *left != Some(0)).collect()
     }
 

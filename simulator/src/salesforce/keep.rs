@@ -55,9 +55,10 @@ impl Org {
             what: write.what.to_owned(),
             changes: write.changes,
         });
-        let deleted = self.deleted_log.iter().filter_map(|(table, id, at)| {
-            Some((self.tables.get(*table)?.kind.name.clone(), id.clone(), *at))
-        });
+        let deleted = self
+            .deleted_log
+            .iter()
+            .filter_map(|(table, id, at)| Some((self.tables.get(*table)?.kind.name.clone(), id.clone(), *at)));
         let kept = Kept { tables: tables.collect(), history: history.collect(), deleted: deleted.collect() };
         // Plain values in memory: this does not fail.
         serde_json::to_vec(&kept).unwrap_or_default()

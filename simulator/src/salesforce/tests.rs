@@ -571,7 +571,9 @@ fn an_org_that_was_kept_is_the_same_org() {
     let now = |second: i64| Timestamp::from_second(1_790_000_000 + second).unwrap();
     let mut org = Org::new(OrgSettings::default());
     let account = org.create(now(0), "Account", &[("Name", "Example")]).unwrap();
-    let id = org.create(now(1), "Contact", &[("LastName", "A"), ("Email", "a@example.com"), ("AccountId", &account)]).unwrap();
+    let id = org
+        .create(now(1), "Contact", &[("LastName", "A"), ("Email", "a@example.com"), ("AccountId", &account)])
+        .unwrap();
     org.edit(now(2), "Contact", &id, &[("Title", "Boss")]).unwrap();
     let gone = org.create(now(3), "Contact", &[("LastName", "B")]).unwrap();
     assert!(org.delete(now(4), "Contact", &gone));

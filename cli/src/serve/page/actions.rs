@@ -52,7 +52,8 @@ fn upload(stage: &Stage, asked: &Asked) -> Done {
     let import = settings.config.imports.iter().find(|import| import.name == text("import"));
     let import = import.ok_or_else(|| refuse(400, "There is no such import."))?;
     let file = parts.iter().find(|part| part.name == "file").ok_or_else(|| refuse(400, "No file was chosen."))?;
-    let name = file.file_name.as_deref().and_then(forms::file_name).ok_or_else(|| refuse(400, "No file was chosen."))?;
+    let name =
+        file.file_name.as_deref().and_then(forms::file_name).ok_or_else(|| refuse(400, "No file was chosen."))?;
     let key = format!("{}{name}", folder(&import.pattern));
     match settings.config.import_for(&key) {
         Ok(Some(found)) if found.name == import.name => {}
@@ -103,12 +104,14 @@ fn trouble(stage: &Stage, asked: &Asked) -> Done {
 fn corrected(stage: &Stage, asked: &Asked, run: &str) -> Done {
     let fields = forms::fields(asked, &stage.token)?;
     let (report, _) = stage.report(run).ok_or_else(|| refuse(404, "There is no such run."))?;
-    let rejects = Rejects::of(stage, &report).ok_or_else(|| refuse(404, "The run has no rejects that can be corrected here."))?;
+    let rejects =
+        Rejects::of(stage, &report).ok_or_else(|| refuse(404, "The run has no rejects that can be corrected here."))?;
     let source = Location::parse(&report.source.uri).ok_or_else(|| refuse(404, "The run's source is no object."))?;
     let mut changes = BTreeMap::new();
     for (name, value) in &fields {
         let place = name.strip_prefix('r').and_then(|rest| rest.split_once('c'));
-        if let Some((Ok(row), Ok(column))) = place.map(|(row, column)| (row.parse::<usize>(), column.parse::<usize>())) {
+        if let Some((Ok(row), Ok(column))) = place.map(|(row, column)| (row.parse::<usize>(), column.parse::<usize>()))
+        {
             // Browsers send line breaks of areas as CR LF.
             changes.insert((row, column), value.replace("\r\n", "\n"));
         }

@@ -67,7 +67,9 @@ pub(super) fn list(stage: &Stage, asked: &Asked) -> Answer {
 /// An object, to be kept: never shown here, whatever is in it.
 pub(super) fn download(stage: &Stage, bucket: &str, key: &str) -> Answer {
     match stage.cloud.s3().read(bucket, key) {
-        Some(bytes) => attachment(Answer::new(200, "application/octet-stream", bytes), key.rsplit('/').next().unwrap_or("object")),
+        Some(bytes) => {
+            attachment(Answer::new(200, "application/octet-stream", bytes), key.rsplit('/').next().unwrap_or("object"))
+        }
         None => missing(stage, "There is no such object."),
     }
 }
@@ -81,7 +83,9 @@ pub(super) fn sample(_stage: &Stage) -> Answer {
 pub(super) fn settings(stage: &Stage) -> Answer {
     let settings = stage.settings();
     let addresses = stage.cloud.addresses();
-    let mut html = String::from("<h1>Settings</h1>\n<section aria-labelledby=\"endpoints\">\n<h2 id=\"endpoints\">Where things are</h2>\n<table>\n<tbody>\n");
+    let mut html = String::from(
+        "<h1>Settings</h1>\n<section aria-labelledby=\"endpoints\">\n<h2 id=\"endpoints\">Where things are</h2>\n<table>\n<tbody>\n",
+    );
     let mut rows: Vec<(String, String)> = Vec::new();
     rows.extend(stage.accounts.iter().map(|account| (format!("HubSpot {}", account.name), account.url.clone())));
     rows.extend(stage.orgs.iter().map(|org| (format!("Salesforce {}", org.name), org.url.clone())));

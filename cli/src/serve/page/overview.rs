@@ -100,7 +100,9 @@ fn notices(stage: &Stage) -> String {
 
 fn upload(html: &mut String, stage: &Stage) {
     let settings = stage.settings();
-    html.push_str("<section class=\"card\" aria-labelledby=\"upload-title\">\n<h2 id=\"upload-title\">Import a file</h2>\n");
+    html.push_str(
+        "<section class=\"card\" aria-labelledby=\"upload-title\">\n<h2 id=\"upload-title\">Import a file</h2>\n",
+    );
     if settings.config.imports.is_empty() {
         html.push_str("<p>The settings have no imports.</p>\n</section>\n");
         return;
@@ -168,7 +170,8 @@ fn runs(board: &Board) -> String {
         let (source, rows, rejected) = match &report.capture {
             Some(capture) => (capture.collection.clone(), grouped(capture.changes.emitted()), String::new()),
             None => (
-                hubferry::objects::Location::parse(&report.source.uri).map_or_else(|| report.source.uri.clone(), |at| at.key),
+                hubferry::objects::Location::parse(&report.source.uri)
+                    .map_or_else(|| report.source.uri.clone(), |at| at.key),
                 grouped(report.rows.read),
                 grouped(report.rows.rejected),
             ),
@@ -281,7 +284,9 @@ fn gauges(html: &mut String, gauge: &Gauge) {
             _ => "searches in a second",
         };
         let what = match &one.app {
-            Some(app) if gauge.used.iter().filter(|other| other.name == one.name).count() > 1 => format!("{what}, {app}"),
+            Some(app) if gauge.used.iter().filter(|other| other.name == one.name).count() > 1 => {
+                format!("{what}, {app}")
+            }
             _ => what.to_owned(),
         };
         bar(html, &what, one.used, one.limit);
@@ -334,10 +339,20 @@ fn trouble(html: &mut String, stage: &Stage) {
          <p class=\"dim\">The next calls meet it. Every row has to be accounted for all the same.</p>\n",
     );
     for place in places::all(stage) {
-        let _ = write!(html, "{}<input type=\"hidden\" name=\"place\" value=\"{}\">", form(stage, "/trouble", "trouble"), Esc(&place.id));
+        let _ = write!(
+            html,
+            "{}<input type=\"hidden\" name=\"place\" value=\"{}\">",
+            form(stage, "/trouble", "trouble"),
+            Esc(&place.id)
+        );
         let _ = write!(html, "<fieldset><legend>{}</legend>", Esc(&place.name));
         for (what, label, explained) in places::troubles(place.kind) {
-            let _ = write!(html, "<button name=\"what\" value=\"{what}\" title=\"{}\">{}</button> ", Esc(explained), Esc(label));
+            let _ = write!(
+                html,
+                "<button name=\"what\" value=\"{what}\" title=\"{}\">{}</button> ",
+                Esc(explained),
+                Esc(label)
+            );
         }
         html.push_str("<button name=\"what\" value=\"clear\" class=\"quiet\">Stop it</button></fieldset></form>\n");
     }

@@ -135,7 +135,10 @@ struct Choice<'a> {
 
 /// The forms of a record: change one value; to the bin, or back.
 fn forms(html: &mut String, stage: &Stage, here: &str, choices: &[Choice<'_>], asked: &Asked, gone: bool) {
-    let _ = write!(html, "<section class=\"card\" aria-labelledby=\"change\">\n<h2 id=\"change\">Edit it, as a person in the browser would</h2>\n");
+    let _ = write!(
+        html,
+        "<section class=\"card\" aria-labelledby=\"change\">\n<h2 id=\"change\">Edit it, as a person in the browser would</h2>\n"
+    );
     if gone {
         let _ = write!(
             html,
@@ -189,7 +192,12 @@ fn forms(html: &mut String, stage: &Stage, here: &str, choices: &[Choice<'_>], a
 fn notices(html: &mut String, stage: &Stage, object: &str, id: &str) {
     let about = format!("{object} {id}: ");
     if let Some(notice) = stage.notices().iter().find(|notice| notice.text.starts_with(&about)) {
-        let _ = writeln!(html, "<ul class=\"notices\" role=\"log\" aria-label=\"Messages\"><li>{} {}</li></ul>", time(notice.at), Esc(&notice.text));
+        let _ = writeln!(
+            html,
+            "<ul class=\"notices\" role=\"log\" aria-label=\"Messages\"><li>{} {}</li></ul>",
+            time(notice.at),
+            Esc(&notice.text)
+        );
     }
 }
 
@@ -224,9 +232,20 @@ pub(super) fn hubspot(stage: &Stage, account: &str, object: &str, id: &str, aske
          <th scope=\"col\">Property</th><th scope=\"col\">Value</th><th scope=\"col\">Before</th></tr></thead>\n<tbody>\n",
     );
     for property in portrait.properties.iter().filter(|one| !one.value.is_empty() || !one.history.is_empty()) {
-        let _ = write!(html, "<tr><th scope=\"row\">{}<br><code>{}</code></th><td>{}", Esc(&property.label), Esc(&property.name), Esc(&property.value));
+        let _ = write!(
+            html,
+            "<tr><th scope=\"row\">{}<br><code>{}</code></th><td>{}",
+            Esc(&property.label),
+            Esc(&property.name),
+            Esc(&property.value)
+        );
         if property.writable && portrait.archived_at.is_none() {
-            let _ = write!(html, " <a class=\"quiet\" href=\"{here}?property={}#change\" aria-label=\"Change {}\">change</a>", url(&property.name), Esc(&property.label));
+            let _ = write!(
+                html,
+                " <a class=\"quiet\" href=\"{here}?property={}#change\" aria-label=\"Change {}\">change</a>",
+                url(&property.name),
+                Esc(&property.label)
+            );
         }
         html.push_str("</td><td>");
         for (at, value) in property.history.iter().skip(1) {
@@ -240,7 +259,14 @@ pub(super) fn hubspot(stage: &Stage, account: &str, object: &str, id: &str, aske
         html.push_str("<h2>Associated with</h2>\n<ul>\n");
         for (far, ids) in &portrait.associations {
             for id in ids {
-                let _ = writeln!(html, "<li>{0} <a href=\"{place}/{1}/{2}\">{3}</a></li>", Esc(far), url(far), url(id), Esc(id));
+                let _ = writeln!(
+                    html,
+                    "<li>{0} <a href=\"{place}/{1}/{2}\">{3}</a></li>",
+                    Esc(far),
+                    url(far),
+                    url(id),
+                    Esc(id)
+                );
             }
         }
         html.push_str("</ul>\n");
@@ -279,9 +305,20 @@ pub(super) fn salesforce(stage: &Stage, org: &str, object: &str, id: &str, asked
          <th scope=\"col\">Value</th></tr></thead>\n<tbody>\n",
     );
     for field in portrait.fields.iter().filter(|field| !field.value.is_empty()) {
-        let _ = write!(html, "<tr><th scope=\"row\">{}<br><code>{}</code></th><td>{}", Esc(&field.label), Esc(&field.name), Esc(&field.value));
+        let _ = write!(
+            html,
+            "<tr><th scope=\"row\">{}<br><code>{}</code></th><td>{}",
+            Esc(&field.label),
+            Esc(&field.name),
+            Esc(&field.value)
+        );
         if field.writable && !portrait.deleted {
-            let _ = write!(html, " <a class=\"quiet\" href=\"{here}?property={}#change\" aria-label=\"Change {}\">change</a>", url(&field.name), Esc(&field.label));
+            let _ = write!(
+                html,
+                " <a class=\"quiet\" href=\"{here}?property={}#change\" aria-label=\"Change {}\">change</a>",
+                url(&field.name),
+                Esc(&field.label)
+            );
         }
         html.push_str("</td></tr>\n");
     }

@@ -41,7 +41,11 @@ pub(super) fn page(stage: &Stage, run: &str, asked: &Asked) -> Answer {
         None => "Run".to_owned(),
     };
     let _ = write!(html, "<h1>{}</h1>\n<p class=\"dim\">Run <code>{}</code></p>\n", Esc(&title), Esc(run));
-    let _ = writeln!(html, "<p id=\"said\" class=\"visually-hidden\" role=\"status\"></p>\n<div id=\"run\">{}</div>", state(stage, run));
+    let _ = writeln!(
+        html,
+        "<p id=\"said\" class=\"visually-hidden\" role=\"status\"></p>\n<div id=\"run\">{}</div>",
+        state(stage, run)
+    );
     if !is_live && let Some(report) = &report {
         rejects_table(&mut html, stage, run, report, page_number(asked));
     } else {
@@ -79,7 +83,12 @@ fn state(stage: &Stage, run: &str) -> String {
         );
         if let Some(progress) = live.progress.as_ref().filter(|_| live.job == "import") {
             counts(&mut html, &progress.rows);
-            let _ = writeln!(html, "<p class=\"dim\">{} calls, {} on their way</p>", grouped(progress.calls.total), progress.in_flight);
+            let _ = writeln!(
+                html,
+                "<p class=\"dim\">{} calls, {} on their way</p>",
+                grouped(progress.calls.total),
+                progress.in_flight
+            );
         }
         return html;
     }
@@ -122,7 +131,11 @@ fn state(stage: &Stage, run: &str) -> String {
         url(run)
     );
     if report.rejects.is_some() {
-        let _ = write!(html, "<li><a id=\"rejects-link\" href=\"/runs/{}/rejects\">Download the rejects</a></li>", url(run));
+        let _ = write!(
+            html,
+            "<li><a id=\"rejects-link\" href=\"/runs/{}/rejects\">Download the rejects</a></li>",
+            url(run)
+        );
     }
     html.push_str("</ul>\n");
     html
@@ -140,7 +153,11 @@ fn counts(html: &mut String, rows: &hubferry::report::Counts) {
     ];
     html.push_str("<dl class=\"counts\">\n");
     for (name, count) in all {
-        let _ = writeln!(html, "<div class=\"{name}\"><dt>{name}</dt><dd id=\"count-{name}\">{}</dd></div>", grouped(count));
+        let _ = writeln!(
+            html,
+            "<div class=\"{name}\"><dt>{name}</dt><dd id=\"count-{name}\">{}</dd></div>",
+            grouped(count)
+        );
     }
     html.push_str("</dl>\n");
 }
@@ -183,9 +200,19 @@ fn rejects_table(html: &mut String, stage: &Stage, run: &str, report: &Report, p
             let class = if reject.reason.contains(&format!("`{column}`")) { " class=\"wrong\"" } else { "" };
             let label = format!("{column}, line {}", reject.line);
             let _ = if cell.contains('\n') || cell.chars().count() > LONG_CELL {
-                write!(html, "<td{class}><textarea name=\"{name}\" aria-label=\"{}\" rows=\"2\">\n{}</textarea></td>", Esc(&label), Esc(cell))
+                write!(
+                    html,
+                    "<td{class}><textarea name=\"{name}\" aria-label=\"{}\" rows=\"2\">\n{}</textarea></td>",
+                    Esc(&label),
+                    Esc(cell)
+                )
             } else {
-                write!(html, "<td{class}><input name=\"{name}\" aria-label=\"{}\" value=\"{}\" autocomplete=\"off\"></td>", Esc(&label), Esc(cell))
+                write!(
+                    html,
+                    "<td{class}><input name=\"{name}\" aria-label=\"{}\" value=\"{}\" autocomplete=\"off\"></td>",
+                    Esc(&label),
+                    Esc(cell)
+                )
             };
         }
         html.push_str("</tr>\n");

@@ -74,7 +74,9 @@ impl World {
     }
 
     fn upload(&self, import: &str, file_name: &str, text: &str) -> Answer {
-        let part = |name: &str, value: &str| format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+        let part = |name: &str, value: &str| {
+            format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
         let body = format!(
             "{}{}--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{file_name}\"\r\nContent-Type: text/csv\r\n\r\n{text}\r\n--B--\r\n",
             part("token", TOKEN),
@@ -131,7 +133,8 @@ fn attributes<'a>(html: &'a str, name: &str) -> Vec<&'a str> {
 fn every_page_stands_on_its_own_and_can_be_used_by_keyboard_and_screen_reader() {
     let world = World::start();
     world.run();
-    let contact = world.stage().account("default").unwrap().lock().records("contacts").next().unwrap()["hs_object_id"].clone();
+    let contact =
+        world.stage().account("default").unwrap().lock().records("contacts").next().unwrap()["hs_object_id"].clone();
     let person = world.stage().org("default").unwrap().lock().live_records("Contact").next().unwrap()["Id"].clone();
     for address in [
         "/".to_owned(),
@@ -148,7 +151,9 @@ fn every_page_stands_on_its_own_and_can_be_used_by_keyboard_and_screen_reader() 
         "/settings".to_owned(),
     ] {
         let html = world.page(&address);
-        for needed in ["<html lang=\"en\">", "<title>", "href=\"#main\"", "<main id=\"main\"", "<nav aria-label=", "<h1>"] {
+        for needed in
+            ["<html lang=\"en\">", "<title>", "href=\"#main\"", "<main id=\"main\"", "<nav aria-label=", "<h1>"]
+        {
             assert_eq!(html.matches(needed).count(), 1, "{address}: {needed}");
         }
         // Nothing is loaded from elsewhere, and nothing stands in the page that the policy would not let run.
@@ -162,7 +167,9 @@ fn every_page_stands_on_its_own_and_can_be_used_by_keyboard_and_screen_reader() 
         }
         // What is filled in has a name, and ids are one element's.
         let labelled = attributes(&html, "for");
-        for field in html.split(['<']).filter(|tag| ["input", "select", "textarea"].iter().any(|kind| tag.starts_with(kind))) {
+        for field in
+            html.split(['<']).filter(|tag| ["input", "select", "textarea"].iter().any(|kind| tag.starts_with(kind)))
+        {
             let is_named = field.contains("type=\"hidden\"")
                 || field.contains("aria-label=\"")
                 || attributes(field, "id").first().is_some_and(|id| labelled.contains(id));
@@ -174,9 +181,19 @@ fn every_page_stands_on_its_own_and_can_be_used_by_keyboard_and_screen_reader() 
         ids.dedup();
         assert_eq!(ids.len(), all, "{address}");
         assert!(html.contains("scope=\"col\"") || !html.contains("<thead"), "{address}");
-        assert_eq!(html.matches("<form method=\"post\"").count(), html.matches(TOKEN).count(), "{address}: each form brings the token");
+        assert_eq!(
+            html.matches("<form method=\"post\"").count(),
+            html.matches(TOKEN).count(),
+            "{address}: each form brings the token"
+        );
     }
-    for (address, status) in [("/nowhere", 404), ("/runs/unknown", 404), ("/hubspot/other", 404), ("/hubspot/default/contacts/1", 404), ("/files/x/y", 404)] {
+    for (address, status) in [
+        ("/nowhere", 404),
+        ("/runs/unknown", 404),
+        ("/hubspot/other", 404),
+        ("/hubspot/default/contacts/1", 404),
+        ("/files/x/y", 404),
+    ] {
         assert_eq!(world.get(address).0, status, "{address}");
     }
 }
@@ -186,7 +203,8 @@ fn whatever_comes_from_outside_is_shown_as_text() {
     let world = World::start();
     world.run();
     let account = world.stage().account("default").unwrap();
-    let id = account.lock().seed_record(now(), "contacts", &[("email", "evil@example.com"), ("firstname", EVIL)]).unwrap();
+    let id =
+        account.lock().seed_record(now(), "contacts", &[("email", "evil@example.com"), ("firstname", EVIL)]).unwrap();
     assert!(account.lock().edit(now(), "contacts", &id, &[("lastname", EVIL)]));
     assert!(account.lock().edit(now(), "contacts", &id, &[("lastname", "mild")]));
     let org = world.stage().org("default").unwrap();
@@ -210,7 +228,9 @@ fn whatever_comes_from_outside_is_shown_as_text() {
     }
     let shown = world.page(&format!("/hubspot/default/contacts/{id}"));
     assert!(shown.contains(EVIL_SAFE), "{shown}");
-    for (_, html) in parts(world.stage(), &View::Overview).into_iter().chain(parts(world.stage(), &View::Run(RUN.to_owned()))) {
+    for (_, html) in
+        parts(world.stage(), &View::Overview).into_iter().chain(parts(world.stage(), &View::Run(RUN.to_owned())))
+    {
         assert!(!html.contains("<script>"), "{html}");
     }
     // What is in the bucket is never shown as a page of this server's.
@@ -257,7 +277,9 @@ fn an_upload_lands_where_its_import_takes_it_and_nowhere_else() {
     let keys = || world.stage().cloud.s3().keys(BUCKET, "incoming/");
     assert_eq!(world.upload("contacts", "../../a b.csv", "Email\n").status, 303);
     assert_eq!(keys(), ["incoming/contacts/a b.csv"]);
-    for (import, name, status) in [("contacts", "a.txt", 409), ("other", "a.csv", 400), ("contacts", "", 400), ("contacts", "..", 400)] {
+    for (import, name, status) in
+        [("contacts", "a.txt", 409), ("other", "a.csv", 400), ("contacts", "", 400), ("contacts", "..", 400)]
+    {
         assert_eq!(world.upload(import, name, "Email\n").status, status, "{import} {name}");
     }
     assert_eq!(keys().len(), 1);
@@ -269,8 +291,16 @@ fn rejects_are_corrected_where_they_stand() {
     let world = World::start();
     world.run();
     let html = world.page(&format!("/runs/{RUN}"));
-    assert!(html.contains("name=\"r0c0\"") && html.contains("class=\"wrong\"") && html.contains("Import these 2 rows again"), "{html}");
-    let done = world.post(&format!("/runs/{RUN}/corrected"), &format!("token={TOKEN}&page=1&r0c0=x%40example.com&r1c0=y%40example.com&r7c7=z"));
+    assert!(
+        html.contains("name=\"r0c0\"")
+            && html.contains("class=\"wrong\"")
+            && html.contains("Import these 2 rows again"),
+        "{html}"
+    );
+    let done = world.post(
+        &format!("/runs/{RUN}/corrected"),
+        &format!("token={TOKEN}&page=1&r0c0=x%40example.com&r1c0=y%40example.com&r7c7=z"),
+    );
     assert_eq!(done.status, 303);
     let keys = world.stage().cloud.s3().keys(BUCKET, "incoming/");
     assert_eq!(keys, [format!("incoming/contacts/{EVIL}-corrected.csv")]);
@@ -278,20 +308,31 @@ fn rejects_are_corrected_where_they_stand() {
     let text = String::from_utf8(text.to_vec()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "Email,Name,_line,_code,_reason,_hint");
-    assert!(lines[1].starts_with("x@example.com,x,2,INVALID_EMAIL,") && lines[2].starts_with("y@example.com,y,3,"), "{text}");
+    assert!(
+        lines[1].starts_with("x@example.com,x,2,INVALID_EMAIL,") && lines[2].starts_with("y@example.com,y,3,"),
+        "{text}"
+    );
 }
 
 #[test]
 fn trouble_and_edits_reach_the_place_they_name() {
     let world = World::start();
     let account = world.stage().account("default").unwrap();
-    let trouble = |place: &str, what: &str| world.post("/trouble", &format!("token={TOKEN}&place={place}&what={what}")).status;
+    let trouble =
+        |place: &str, what: &str| world.post("/trouble", &format!("token={TOKEN}&place={place}&what={what}")).status;
     assert_eq!(trouble("hubspot/default", "storm"), 303);
     assert_eq!(account.lock().faults_left()[0].1, Some(30));
-    assert_eq!((trouble("hubspot/other", "storm"), trouble("hubspot/default", "fire"), trouble("", "")), (400, 400, 400));
+    assert_eq!(
+        (trouble("hubspot/other", "storm"), trouble("hubspot/default", "fire"), trouble("", "")),
+        (400, 400, 400)
+    );
     assert_eq!(trouble("hubspot/default", "clear"), 303);
     assert!(account.lock().faults_left().is_empty());
-    for (place, kind) in [("hubspot/default", super::places::Kind::HubSpot), ("salesforce/default", super::places::Kind::Salesforce), ("aws", super::places::Kind::Aws)] {
+    for (place, kind) in [
+        ("hubspot/default", super::places::Kind::HubSpot),
+        ("salesforce/default", super::places::Kind::Salesforce),
+        ("aws", super::places::Kind::Aws),
+    ] {
         for (what, ..) in super::places::troubles(kind) {
             assert_eq!(trouble(place, what), 303, "{place} {what}: each button does something");
         }
@@ -300,9 +341,23 @@ fn trouble_and_edits_reach_the_place_they_name() {
     let id = account.lock().records("contacts").next().unwrap()["hs_object_id"].clone();
     let record = format!("/hubspot/default/contacts/{id}");
     assert_eq!(world.post(&format!("{record}/edit"), &format!("token={TOKEN}&name=firstname&value=Mira")).status, 303);
-    assert_eq!(account.lock().portrait("contacts", &id).unwrap().properties.iter().find(|one| one.name == "firstname").unwrap().value, "Mira");
+    assert_eq!(
+        account
+            .lock()
+            .portrait("contacts", &id)
+            .unwrap()
+            .properties
+            .iter()
+            .find(|one| one.name == "firstname")
+            .unwrap()
+            .value,
+        "Mira"
+    );
     assert_eq!(world.post(&format!("{record}/bin"), &format!("token={TOKEN}&archived=true")).status, 303);
-    assert!(world.page(&record).contains("in the recycle bin") && account.lock().portrait("contacts", &id).unwrap().archived_at.is_some());
+    assert!(
+        world.page(&record).contains("in the recycle bin")
+            && account.lock().portrait("contacts", &id).unwrap().archived_at.is_some()
+    );
     assert_eq!(world.post(&format!("{record}/bin"), &format!("token={TOKEN}&archived=false")).status, 303);
 
     let org = world.stage().org("default").unwrap();
@@ -360,7 +415,10 @@ fn the_server_bounds_what_it_takes_names_its_policy_and_streams_what_is_new() {
         while let Ok(count @ 1..) = socket.read(&mut piece) {
             answer.extend_from_slice(&piece[..count]);
             let text = String::from_utf8_lossy(&answer);
-            if text.contains("</html>") || text.contains("\"id\":\"review\"") || (text.contains("\r\n\r\n") && !text.contains(" 200 ")) {
+            if text.contains("</html>")
+                || text.contains("\"id\":\"review\"")
+                || (text.contains("\r\n\r\n") && !text.contains(" 200 "))
+            {
                 break;
             }
         }
@@ -369,7 +427,13 @@ fn the_server_bounds_what_it_takes_names_its_policy_and_streams_what_is_new() {
     let page = ask("GET / HTTP/1.1\r\nHost: HOST\r\n\r\n", b"");
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
     let head = page.split("\r\n\r\n").next().unwrap().to_lowercase();
-    for needed in ["default-src 'none'", "frame-ancestors 'none'", "nosniff", "no-store", "cross-origin-resource-policy: same-origin"] {
+    for needed in [
+        "default-src 'none'",
+        "frame-ancestors 'none'",
+        "nosniff",
+        "no-store",
+        "cross-origin-resource-policy: same-origin",
+    ] {
         assert!(head.contains(needed), "{needed}: {head}");
     }
     assert!(!head.contains("access-control"), "no other site may read it: {head}");
@@ -377,12 +441,18 @@ fn the_server_bounds_what_it_takes_names_its_policy_and_streams_what_is_new() {
     let form = format!("token={TOKEN}&job=resume");
     let post = |origin: &str| {
         let origin = if origin.is_empty() { String::new() } else { format!("Origin: {origin}\r\n") };
-        ask(&format!("POST /jobs HTTP/1.1\r\nHost: HOST\r\n{origin}Content-Length: {}\r\n\r\n", form.len()), form.as_bytes())
+        ask(
+            &format!("POST /jobs HTTP/1.1\r\nHost: HOST\r\n{origin}Content-Length: {}\r\n\r\n", form.len()),
+            form.as_bytes(),
+        )
     };
     assert!(post("http://evil.example").starts_with("HTTP/1.1 403"));
     assert!(post("").starts_with("HTTP/1.1 403"));
     assert!(post(&format!("http://{at}")).starts_with("HTTP/1.1 303"));
-    let large = format!("POST /upload HTTP/1.1\r\nHost: HOST\r\nOrigin: http://HOST\r\nContent-Length: {}\r\n\r\n", UPLOAD_BYTES_MAX + 1);
+    let large = format!(
+        "POST /upload HTTP/1.1\r\nHost: HOST\r\nOrigin: http://HOST\r\nContent-Length: {}\r\n\r\n",
+        UPLOAD_BYTES_MAX + 1
+    );
     assert!(ask(&large, b"x").starts_with("HTTP/1.1 413"), "told before it is read");
     let chunked = "POST /jobs HTTP/1.1\r\nHost: HOST\r\nOrigin: http://HOST\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = [b"100000\r\n".as_slice(), &vec![b'x'; 0x0010_0000], b"\r\n"].concat();

@@ -27,8 +27,8 @@ pub use store::Generator;
 
 use self::{
     body::{Received, receive, whole},
-    request::{Operation, Range, S3Request, condition_fails, quoted},
     kept::{Journal, file_name},
+    request::{Operation, Range, S3Request, condition_fails, quoted},
     store::{Blob, Bucket, Content, Part, Upload, Version},
     xml::{Xml, element, elements},
 };
