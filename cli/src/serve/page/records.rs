@@ -277,7 +277,9 @@ pub(super) fn hubspot(stage: &Stage, account: &str, object: &str, id: &str, aske
 /// One record of an org.
 pub(super) fn salesforce(stage: &Stage, org: &str, object: &str, id: &str, asked: &Asked) -> Answer {
     let portrait = stage.org(org).and_then(|org| org.lock().portrait(object, id));
-    let Some(portrait) = portrait else { return missing(stage, "There is no such record.") };
+    let Some(mut portrait) = portrait else { return missing(stage, "There is no such record.") };
+    // What people write comes first, what the org keeps itself last.
+    portrait.fields.sort_by_key(|field| (field.value.is_empty(), !field.writable || field.name == "OwnerId"));
     let place = address(Kind::Salesforce, org);
     let here = format!("{place}/{}/{}", url(object), url(&portrait.id));
     let mut html = String::new();
