@@ -245,6 +245,9 @@ const PACE_POINTS_MAX: usize = 32;
 /// Time between two points at first, in milliseconds.
 const PACE_EVERY_MS: u64 = 250;
 
+/// A run that was over sooner has no curve.
+const PACE_LEAST_MS: u64 = 1_000;
+
 /// How a run came along, for the curve in its report: few points, however long it takes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -258,6 +261,14 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// Whether it shows anything: a curve of less than a second does not.
+    pub fn is_curve(&self) -> bool {
+        match self.points.as_slice() {
+            [[first, ..], .., [last, ..]] => last.saturating_sub(*first) >= PACE_LEAST_MS,
+            _ => false,
+        }
+    }
+
     /// A look at the run.
     pub fn add(&mut self, ms: u64, rows: u64, calls: u64) {
         self.every_ms = self.every_ms.max(PACE_EVERY_MS);
@@ -339,7 +350,7 @@ pub struct Report {
     /// Of a capture: what it wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<CaptureReport>,
-    /// How the run came along; null where that was not looked at.
+    /// How the run came along; null where that was not looked at, or the run took less than a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pace: Option<Pace>,
     /// How many invocations worked on the run.
@@ -382,6 +393,7 @@ mod tests {
         }
         assert!((PACE_POINTS_MAX / 2..=PACE_POINTS_MAX).contains(&pace.points.len()), "{}", pace.points.len());
         assert_eq!(pace.points.first(), Some(&[0, 0, 0]));
+        assert!(pace.is_curve() && !Pace::default().is_curve());
         assert_eq!(pace.points.last(), Some(&[9_999 * 70, 999_900, 9_999]));
         assert!(pace.points.is_sorted(), "{pace:?}");
         let gaps: Vec<u64> = pace.points.windows(2).map(|pair| pair[1][0] - pair[0][0]).collect();
