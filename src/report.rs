@@ -302,6 +302,53 @@ pub struct Cost {
     pub s3_requests: u64,
 }
 
+/// Points of a [`Pace`]. Each is at most 26 bytes of a run's state, which is written with every checkpoint.
+const PACE_POINTS_MAX: usize = 32;
+/// Time between two points at first, in milliseconds.
+const PACE_EVERY_MS: u64 = 250;
+
+/// A run that was over sooner has no curve.
+const PACE_LEAST_MS: u64 = 1_000;
+
+/// How a run came along, for the curve in its report: few points, however long it takes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pace {
+    /// Calls a second that the account's limit allows, reserve and other runs left aside.
+    pub ceiling_per_second: f64,
+    /// Least milliseconds between two points; doubles when there would be too many.
+    every_ms: u64,
+    /// Milliseconds since the start, rows and calls until then. The last one is the end so far.
+    pub points: Vec<[u64; 3]>,
+}
+
+impl Pace {
+    /// Whether it shows anything: a curve of less than a second does not.
+    pub fn is_curve(&self) -> bool {
+        match self.points.as_slice() {
+            [[first, ..], .., [last, ..]] => last.saturating_sub(*first) >= PACE_LEAST_MS,
+            _ => false,
+        }
+    }
+
+    /// A look at the run.
+    pub fn add(&mut self, ms: u64, rows: u64, calls: u64) {
+        self.every_ms = self.every_ms.max(PACE_EVERY_MS);
+        match self.points.as_mut_slice() {
+            // The last point moves on until it is far enough from the one before.
+            [.., [before, ..], last] if ms.saturating_sub(*before) < self.every_ms => *last = [ms, rows, calls],
+            _ => self.points.push([ms, rows, calls]),
+        }
+        if self.points.len() > PACE_POINTS_MAX {
+            let last = self.points.len() - 1;
+            let mut at = 0..;
+            // The first and the last stay.
+            self.points.retain(|_| at.next().is_some_and(|at: usize| at.is_multiple_of(2) || at == last));
+            self.every_ms = self.every_ms.saturating_mul(2);
+        }
+    }
+}
+
 /// Why a run did not end well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportError {
@@ -368,6 +415,9 @@ pub struct Report {
     /// Of a sync: what it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<SyncReport>,
+    /// How the run came along; null where that was not looked at, or the run took less than a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<Pace>,
     /// How many invocations worked on the run.
     pub invocations: u64,
     /// When the run was started.
@@ -399,6 +449,22 @@ mod tests {
             let position: Position = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&position).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn a_pace_has_few_points_from_beginning_to_end_however_long_the_run() {
+        let mut pace = Pace::default();
+        for step in 0..10_000_u64 {
+            pace.add(step * 70, step * 100, step);
+        }
+        assert!((PACE_POINTS_MAX / 2..=PACE_POINTS_MAX).contains(&pace.points.len()), "{}", pace.points.len());
+        assert_eq!(pace.points.first(), Some(&[0, 0, 0]));
+        assert!(pace.is_curve() && !Pace::default().is_curve());
+        assert_eq!(pace.points.last(), Some(&[9_999 * 70, 999_900, 9_999]));
+        assert!(pace.points.is_sorted(), "{pace:?}");
+        let gaps: Vec<u64> = pace.points.windows(2).map(|pair| pair[1][0] - pair[0][0]).collect();
+        let (_, even) = gaps.split_last().unwrap();
+        assert!(even.iter().max() < even.iter().min().map(|least| least * 2).as_ref(), "{gaps:?}");
     }
 
     #[test]

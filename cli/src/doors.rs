@@ -52,7 +52,7 @@ pub(crate) struct Place {
     config: Option<String>,
     /// Keep state and objects in the folder .hubferry beside the settings; nothing of AWS is used.
     #[arg(long)]
-    local: bool,
+    pub(crate) local: bool,
 }
 
 /// What a command does with them.

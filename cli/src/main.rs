@@ -2,19 +2,22 @@
 
 mod apply;
 mod capture;
-mod credentials;
 mod caret;
 mod check;
+mod credentials;
 mod demo;
 mod doors;
 mod erase;
 mod explain;
+mod html;
 mod import;
 mod init;
+mod local;
 mod pandium;
 mod plan;
 mod report;
 mod review;
+mod serve;
 mod status;
 mod summary;
 mod sync;
@@ -47,14 +50,11 @@ const DRIFT: u8 = 4;
 /// The check found rows that would be rejected.
 const FOUND: u8 = 4;
 
-/// Commands that are planned, and what serves in the meantime.
-const NOT_YET: [(&str, &str); 1] = [("serve", "`hubferry demo --keep` leaves a local cloud up")];
-
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed: the message says why; for a run also aborted or invalid
-  2  the arguments make no sense, or ask for something that is not in this version
+  2  the arguments make no sense
   3  saved, and not at its end: stopped by Ctrl-C, held by another process, or it
      has to wait for the account's limit; the same command goes on
   4  a check found something: drift (capture --verify), or rows that would be
@@ -185,6 +185,16 @@ enum Command {
     #[command(after_help = "Examples:\n  hubferry demo\n  hubferry demo --rows 50000\n  hubferry demo --keep    \
                             leaves everything up, to try your own files")]
     Demo(demo::Options),
+    /// A local cloud, kept running: simulated HubSpot and Salesforce, embedded AWS, the real function, a watched folder and a page.
+    ///
+    /// A file that is put into the folder, uploaded on the page or to S3 wakes the function; schedules wake it for captures and for runs that were
+    /// cut off. The page shows runs as they come along, limits as they fill, rejects, which can be corrected there, and the simulated records, and
+    /// makes things go wrong on purpose. Everything is on 127.0.0.1; nothing real is called. Ctrl-C ends it.
+    #[command(
+        after_help = "Examples:\n  hubferry serve\n  hubferry serve --config hubferry.yaml --port 8080\n  hubferry serve --state ~/hubferry    \
+                            and the next start goes on with it"
+    )]
+    Serve(serve::Options),
     /// Import a file of this machine, or an object in S3, from here.
     ///
     /// Works on the file's run until its end, and goes on with one that was cut off, here or in AWS. Ctrl-C stops after a checkpoint; the same
@@ -348,6 +358,10 @@ fn run(command: Command) -> Result<u8> {
             drop(out);
             return demo::run(options, io::stdout().is_terminal() && io::stderr().is_terminal());
         }
+        Command::Serve(options) => {
+            drop(out);
+            return serve::run(&options);
+        }
         Command::Capture(options) => {
             drop(out);
             return capture::run(&options);
@@ -415,13 +429,6 @@ fn run(command: Command) -> Result<u8> {
 
 /// Tells what is wrong with the arguments (or shows the help that was asked for); returns the exit code.
 fn refuse(error: &clap::Error) -> u8 {
-    if error.kind() == ErrorKind::InvalidSubcommand
-        && let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
-        && let Some((name, instead)) = NOT_YET.iter().find(|(planned, _)| planned == name)
-    {
-        let _ = writeln!(io::stderr(), "hubferry: `{name}` is not in this version; in the meantime: {instead}");
-        return USAGE;
-    }
     let _ = error.print();
     if error.use_stderr() { USAGE } else { DONE }
 }
@@ -448,10 +455,5 @@ mod tests {
     #[test]
     fn a_command_that_is_not_built_yet_is_a_usage_error_and_not_in_the_help() {
         let help = Arguments::command().render_long_help().to_string();
-        for (name, _) in NOT_YET {
-            let error = Arguments::try_parse_from(["hubferry", name]).unwrap_err();
-            assert_eq!(refuse(&error), USAGE, "{name}");
-            assert!(!help.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))), "{name}");
-        }
     }
 }

@@ -8,14 +8,15 @@ use anyhow::{Context as _, Result};
 use hubferry::{
     Error, ErrorKind,
     codes::{self, Code},
-    objects::Objects as _,
-    report::{Counts, Outcome, Position, Report},
+    objects::{Location, Objects as _},
+    report::{Counts, Outcome, Pace, Position, Report},
 };
 
 use crate::{
     DONE,
     doors::{self, Doors, Use},
     explain,
+    html::{esc, url},
     text::{self, grouped},
     turns,
 };
@@ -25,6 +26,11 @@ const STYLE: &str = include_str!("report.css");
 const BAR: f64 = 1_000.0;
 /// What is there at all is seen: two units.
 const BAR_MIN: f64 = 2.0;
+/// The curve of the calls in its own units, and the room around it for its labels.
+const CURVE: (f64, f64) = (720.0, 150.0);
+const CURVE_LEFT: f64 = 44.0;
+const CURVE_TOP: f64 = 16.0;
+const CURVE_BOTTOM: f64 = 22.0;
 
 /// What the user asks for.
 #[derive(Debug, Clone, clap::Args)]
@@ -55,7 +61,8 @@ async fn work(options: &Options) -> Result<u8> {
             let id = report.run_id.as_deref().unwrap_or("report");
             // An id that comes from a file names no other place.
             let id: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
-            (page(&report), format!("{id}.html"))
+            let links = if options.place.local { Links::None } else { Links::Console };
+            (page(&report, links), format!("{id}.html"))
         }
     };
     match options.out.as_deref().unwrap_or(&default) {
@@ -100,24 +107,37 @@ async fn stored(doors: &Doors, run: &str) -> Result<Report> {
     Ok(known.report.ok_or_else(open)?)
 }
 
-/// Text as HTML.
-pub(crate) fn esc(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            c => safe.push(c),
-        }
+/// Where the page's links to objects lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    /// To AWS's console.
+    Console,
+    /// To the page of a local cloud.
+    Page,
+    /// Nowhere: nothing is in S3.
+    None,
+}
+
+impl Links {
+    /// An object's address as a link; as text where it is none of S3's.
+    fn object(self, uri: &str) -> String {
+        let shown = format!("<code>{}</code>", esc(uri));
+        let location = Location::parse(uri).filter(|location| !location.is_local() && !location.key.is_empty());
+        let Some(Location { bucket, key }) = location else { return shown };
+        let to = match self {
+            Self::None => return shown,
+            Self::Console => format!("https://console.aws.amazon.com/s3/object/{}?prefix={}", url(&bucket), url(&key)),
+            Self::Page => {
+                let key: Vec<String> = key.split('/').map(url).collect();
+                format!("/files/{}/{}", url(&bucket), key.join("/"))
+            }
+        };
+        format!("<a href=\"{to}\" rel=\"noreferrer\">{shown}</a>")
     }
-    safe
 }
 
 /// The page.
-fn page(report: &Report) -> String {
+pub(crate) fn page(report: &Report, links: Links) -> String {
     let mut html = String::new();
     let title = format!("{} {}: {}", report.job, report.name, report.outcome.as_str());
     let class = match report.outcome {
@@ -129,14 +149,15 @@ fn page(report: &Report) -> String {
         html,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{} {} <span class=\"outcome {class}\">{}</span></h1>\n\
-         <p class=\"dim\">Run <code>{}</code>, account {}</p>\n<p><code>{}</code></p>\n</header>\n<main>\n",
+         <p class=\"dim\">Run <code>{}</code>, account {}</p>\n<p>{}</p>\n{}</header>\n<main>\n",
         esc(&title),
         esc(&report.job),
         esc(&report.name),
         report.outcome.as_str(),
         esc(report.run_id.as_deref().unwrap_or("none")),
         esc(&report.account),
-        esc(&report.source.uri),
+        links.object(&report.source.uri),
+        contents(report),
     );
     if let Some(error) = &report.error {
         let _ = write!(
@@ -166,16 +187,16 @@ fn page(report: &Report) -> String {
             facts.push(("Output", capture.output.clone()));
             facts.extend(capture.manifest.clone().map(|manifest| ("Manifest", manifest)));
             facts.extend(capture.lag_seconds.map(|lag| ("Behind HubSpot's clock", format!("{} s", grouped(lag)))));
-            section(&mut html, "Changes", &facts);
+            section(&mut html, "rows", "Changes", &facts);
         }
         None => rows(&mut html, report),
     }
     sync(&mut html, report);
-    rejects(&mut html, report);
+    rejects(&mut html, report, links);
     calls(&mut html, report);
     source(&mut html, report);
     if !report.notes.is_empty() {
-        html.push_str("<h2>Notes</h2>\n<ul>\n");
+        html.push_str("<h2 id=\"notes\">Notes</h2>\n<ul>\n");
         for note in &report.notes {
             let _ = writeln!(html, "<li>{}</li>", esc(note));
         }
@@ -183,6 +204,21 @@ fn page(report: &Report) -> String {
     }
     html.push_str("</main>\n</body>\n</html>\n");
     html
+}
+
+/// Links to the parts of the page.
+fn contents(report: &Report) -> String {
+    let rows = if report.capture.is_some() { "Changes" } else { "Rows" };
+    let parts = [
+        ("rows", rows, true),
+        ("rejects", "Rejects", !report.rejected_by_code.is_empty()),
+        ("calls", "Calls and cost", true),
+        ("source", "Source and run", true),
+        ("notes", "Notes", !report.notes.is_empty()),
+    ];
+    let parts = parts.into_iter().filter(|(.., is_there)| *is_there);
+    let parts: Vec<String> = parts.map(|(id, name, _)| format!("<a href=\"#{id}\">{name}</a>")).collect();
+    format!("<nav aria-label=\"Contents\">{}</nav>\n", parts.join(" "))
 }
 
 fn outcomes(rows: &Counts) -> [(&'static str, u64, &'static str); 6] {
@@ -202,7 +238,8 @@ fn rows(html: &mut String, report: &Report) {
         true => "every row is accounted for",
         false => "the counts do not add up",
     };
-    let _ = write!(html, "<h2>Rows</h2>\n<p>{} rows were read; {verdict}.</p>\n", grouped(report.rows.read));
+    let _ =
+        write!(html, "<h2 id=\"rows\">Rows</h2>\n<p>{} rows were read; {verdict}.</p>\n", grouped(report.rows.read));
     bar(html, &report.rows);
     counts(html, &report.rows);
     for (object, rows) in &report.records {
@@ -256,18 +293,18 @@ fn counts(html: &mut String, rows: &Counts) {
 
 /// Rejects by code, the most frequent first, with what to do.
 #[expect(clippy::cast_precision_loss, reason = "a picture")]
-fn rejects(html: &mut String, report: &Report) {
+fn rejects(html: &mut String, report: &Report, links: Links) {
     if report.rejected_by_code.is_empty() {
         return;
     }
-    html.push_str("<h2>Rejects</h2>\n");
+    html.push_str("<h2 id=\"rejects\">Rejects</h2>\n");
     if let Some(rejects) = &report.rejects {
-        let _ = writeln!(html, "<p>The rows are in <code>{}</code>, each with its line and reason.</p>", esc(rejects));
+        let _ = writeln!(html, "<p>The rows are in {}, each with its line and reason.</p>", links.object(rejects));
     }
     let mut codes: Vec<_> = report.rejected_by_code.iter().collect();
     codes.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
     let most = codes.first().map_or(1, |(_, count)| **count).max(1);
-    html.push_str("<table>\n<thead><tr><th>Code</th><th>Rows</th><th>What to do</th></tr></thead>\n<tbody>\n");
+    html.push_str("<table>\n<thead><tr><th scope=\"col\">Code</th><th scope=\"col\" class=\"n\">Rows</th><th scope=\"col\">What to do</th></tr></thead>\n<tbody>\n");
     for (code, count) in codes {
         let hint = Code::named(code)
             .map(|code| code.hint())
@@ -349,7 +386,7 @@ fn calls(html: &mut String, report: &Report) {
         ("Refused by the rate limit", grouped(calls.throttled)),
         ("Searches", grouped(calls.search)),
     ];
-    section(html, "Calls and cost", &[]);
+    section(html, "calls", "Calls and cost", &[]);
     if let Some(percent) = report.limit_use_percent {
         let width = percent.clamp(0.0, 100.0) * BAR / 100.0;
         let _ = write!(
@@ -359,6 +396,9 @@ fn calls(html: &mut String, report: &Report) {
              <rect class=\"track\" width=\"{BAR}\" height=\"16\"/><rect class=\"updated\" width=\"{width:.2}\" height=\"16\"/></svg>\n"
         );
     }
+    if let Some(pace) = &report.pace {
+        curve(html, pace);
+    }
     let cost = &report.cost;
     facts.extend([
         ("Of the account's day", format!("{} calls", grouped(cost.hubspot_calls))),
@@ -367,6 +407,76 @@ fn calls(html: &mut String, report: &Report) {
         ("Requests to S3", grouped(cost.s3_requests)),
     ]);
     table(html, &facts);
+}
+
+/// Calls a second over the run, and what the limit allows. Between two looks the rate is even: more is not known.
+#[expect(clippy::cast_precision_loss, reason = "a picture")]
+fn curve(html: &mut String, pace: &Pace) {
+    let rates: Vec<(f64, f64, f64)> = pace
+        .points
+        .windows(2)
+        .filter_map(|pair| match pair {
+            [[from, _, before], [to, _, after]] if to > from => {
+                let seconds = (to - from) as f64 / 1_000.0;
+                Some((*from as f64 / 1_000.0, *to as f64 / 1_000.0, after.saturating_sub(*before) as f64 / seconds))
+            }
+            _ => None,
+        })
+        .collect();
+    let (Some((start, ..)), Some((_, end, _))) = (rates.first(), rates.last()) else { return };
+    let (start, end) = (*start, *end);
+    let limit = pace.ceiling_per_second;
+    let most = rates.iter().map(|(.., rate)| *rate).fold(limit, f64::max).max(1.0);
+    let (width, height) = CURVE;
+    let x = |second: f64| CURVE_LEFT + (second - start) / (end - start) * (width - CURVE_LEFT - 4.0);
+    let y = |rate: f64| CURVE_TOP + (1.0 - rate / most) * (height - CURVE_TOP - CURVE_BOTTOM);
+    let mut points = format!("{:.1},{:.1}", x(start), y(0.0));
+    for (from, to, rate) in &rates {
+        let _ = write!(points, " {:.1},{2:.1} {:.1},{2:.1}", x(*from), x(*to), y(*rate));
+    }
+    let _ = write!(points, " {:.1},{:.1}", x(end), y(0.0));
+    let _ = write!(
+        html,
+        "<figure>\n<figcaption>Calls a second; the dashed line is the account's limit, {limit:.1} a second.</figcaption>\n\
+         <svg class=\"curve\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"Calls a second over {:.1} s, beside a limit of {limit:.1}\">\n\
+         <polygon class=\"area\" points=\"{points}\"/>\n",
+        end - start
+    );
+    let base = y(0.0);
+    let right = width - 4.0;
+    let _ =
+        writeln!(html, "<line class=\"axis\" x1=\"{CURVE_LEFT}\" x2=\"{right}\" y1=\"{base:.1}\" y2=\"{base:.1}\"/>");
+    if limit > 0.0 {
+        let at = y(limit);
+        let _ = writeln!(
+            html,
+            "<line class=\"limit\" x1=\"{CURVE_LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\n\
+             <text class=\"end\" x=\"{:.1}\" y=\"{:.1}\">{limit:.1}</text>",
+            CURVE_LEFT - 6.0,
+            at + 4.0
+        );
+    }
+    let _ = writeln!(html, "<text class=\"end\" x=\"{:.1}\" y=\"{:.1}\">0</text>", CURVE_LEFT - 6.0, base + 4.0);
+    for (share, class) in [(0.0, "start"), (0.5, "middle"), (1.0, "end")] {
+        let second = start + (end - start) * share;
+        let _ = writeln!(
+            html,
+            "<text class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            x(second),
+            height - 5.0,
+            duration(second)
+        );
+    }
+    html.push_str("</svg>\n</figure>\n");
+}
+
+/// Seconds since the start, for an axis.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds < 120.0 => format!("{seconds:.1} s"),
+        seconds if seconds < 7_200.0 => format!("{:.0} min", seconds / 60.0),
+        seconds => format!("{:.1} h", seconds / 3_600.0),
+    }
 }
 
 fn source(html: &mut String, report: &Report) {
@@ -410,11 +520,11 @@ fn source(html: &mut String, report: &Report) {
             facts.push(("Columns not delivered", report.ignored_columns.join(", ")));
         }
     }
-    section(html, "Source and run", &facts);
+    section(html, "source", "Source and run", &facts);
 }
 
-fn section(html: &mut String, heading: &str, facts: &[(&str, String)]) {
-    let _ = writeln!(html, "<h2>{heading}</h2>");
+fn section(html: &mut String, id: &str, heading: &str, facts: &[(&str, String)]) {
+    let _ = writeln!(html, "<h2 id=\"{id}\">{heading}</h2>");
     table(html, facts);
 }
 

@@ -468,3 +468,105 @@ async fn a_dropped_cloud_answers_nothing() {
     assert!(client.list_buckets().send().await.is_err());
     assert!(tokio::net::TcpStream::connect(addresses.of(Service::S3)).await.is_err());
 }
+
+#[tokio::test]
+async fn objects_that_are_kept_are_there_in_the_next_cloud_and_what_was_removed_is_not() {
+    let folder = std::env::temp_dir().join(format!("hubferry-aws-kept-{}", std::process::id()));
+    let kept = || CloudSettings { bodies: Bodies::Kept(folder.clone()), minimum_part_bytes: 4, ..settings() };
+    let cloud = Cloud::start(kept()).unwrap();
+    let client = s3(&cloud);
+    let put = async |key: &str, text: &'static [u8]| {
+        client.put_object().bucket("files").key(key).body(ByteStream::from_static(text)).send().await.unwrap()
+    };
+    let first = put("in/a", b"one").await;
+    put("in/a", b"two").await;
+    put("in/gone", b"x").await;
+    client.delete_object().bucket("files").key("in/gone").send().await.unwrap();
+    let doomed = put("in/doomed", b"y").await;
+    client
+        .delete_object()
+        .bucket("files")
+        .key("in/doomed")
+        .version_id(doomed.version_id().unwrap())
+        .send()
+        .await
+        .unwrap();
+    let id = client.create_multipart_upload().bucket("files").key("in/p").send().await.unwrap();
+    let id = id.upload_id().unwrap();
+    let part = async |number: i32, text: &'static [u8]| {
+        let part = client.upload_part().bucket("files").key("in/p").upload_id(id).part_number(number);
+        let part = part.body(ByteStream::from_static(text)).send().await.unwrap();
+        CompletedPart::builder().part_number(number).set_e_tag(part.e_tag).build()
+    };
+    let parts =
+        CompletedMultipartUpload::builder().parts(part(1, b"part one, ").await).parts(part(2, b"two").await).build();
+    client
+        .complete_multipart_upload()
+        .bucket("files")
+        .key("in/p")
+        .upload_id(id)
+        .multipart_upload(parts)
+        .send()
+        .await
+        .unwrap();
+    // Without HTTP too, from memory and from a file; and an upload that is never completed.
+    cloud.s3().put("files", "in/memory", "bytes").unwrap();
+    let file = folder.join("source.csv");
+    std::fs::write(&file, "from a file").unwrap();
+    let created = cloud.s3().put_file("files", "in/file", &file).unwrap().unwrap();
+    let open = client.create_multipart_upload().bucket("files").key("in/open").send().await.unwrap();
+    let open = client.upload_part().bucket("files").key("in/open").upload_id(open.upload_id().unwrap()).part_number(1);
+    open.body(ByteStream::from_static(b"left over")).send().await.unwrap();
+    let before = cloud.s3().list_objects("files", "in/");
+    drop((client, cloud));
+    // A line that a crash cut off.
+    let journal = folder.join("index.jsonl");
+    let mut text = std::fs::read_to_string(&journal).unwrap();
+    text.push_str("{\"version\":{\"bucket\":\"files\",\"key\":\"in/half");
+    std::fs::write(&journal, text).unwrap();
+
+    let cloud = Cloud::start(kept()).unwrap();
+    assert_eq!(cloud.s3().list_objects("files", "in/"), before);
+    let keys: Vec<String> = before.iter().map(|object| object.key.clone()).collect();
+    assert_eq!(keys, ["in/a", "in/file", "in/memory", "in/p"]);
+    assert_eq!(cloud.s3().read("files", "in/p").as_deref(), Some(&b"part one, two"[..]));
+    assert_eq!(cloud.s3().read("files", "in/file").as_deref(), Some(&b"from a file"[..]));
+    let client = s3(&cloud);
+    let old =
+        client.get_object().bucket("files").key("in/a").version_id(first.version_id().unwrap()).send().await.unwrap();
+    assert_eq!(old.body.collect().await.unwrap().to_vec(), b"one", "older versions too");
+    let later = cloud.s3().put("files", "in/later", "z").unwrap();
+    assert!(later.sequencer > created.sequencer, "events stay in order over the start");
+    let bodies = std::fs::read_dir(&folder)
+        .unwrap()
+        .filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "body"));
+    assert_eq!(
+        bodies.count(),
+        8,
+        "in/a twice, one below a delete marker, both parts, a file, two from memory; nothing is left over"
+    );
+    drop((client, cloud));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_schedule_invokes_the_function_again_after_each_answer() {
+    let schedule = hubferry_simulator::aws::Schedule {
+        first_after: Duration::ZERO,
+        every: Duration::from_secs(60),
+        input: json!({ "job": "resume" }),
+    };
+    let cloud = Cloud::start(CloudSettings { schedules: vec![schedule], ..settings() }).unwrap();
+    let mut tick = tokio::time::interval(Duration::from_millis(5));
+    for _ in 0..3 {
+        let invocation = loop {
+            tokio::select! {
+                invocation = cloud.functions().next() => break invocation,
+                // The schedule sleeps, sooner or later.
+                _ = tick.tick() => cloud.clock().advance(Duration::from_secs(61)),
+            }
+        };
+        assert_eq!(invocation.payload.as_ref(), br#"{"job":"resume"}"#);
+        assert!(cloud.functions().respond(&invocation.id, Ok(Value::Null)));
+    }
+}

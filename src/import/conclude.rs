@@ -18,7 +18,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     hubspot::account::Account,
     objects::Location,
-    report::{Cost, Counts, FilePosition, Outcome, Report, ReportError, Source},
+    report::{Cost, Counts, FilePosition, Outcome, Pace, Report, ReportError, Source},
     state::runs::{Lease, Run, RunSource, STALLS_MAX},
 };
 
@@ -55,6 +55,7 @@ pub(crate) fn blank_report(
         position: FilePosition::default().into(),
         capture: None,
         sync: None,
+        pace: None,
         invocations: 0,
         started_at,
         // As precise as the start, which is stored in milliseconds.
@@ -186,6 +187,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     report.dropped_properties.clone_from(&progress.dropped_properties);
     report.notes.clone_from(&progress.notes);
     report.limit_use_percent = progress.limit_use_percent();
+    report.pace = Some(progress.pace.clone()).filter(Pace::is_curve);
     report.position = progress.position.into();
     report.invocations = u64::try_from(job.lease.invocations).unwrap_or_default();
     let gb_seconds = (progress.gb_seconds * 1_000.0).round() / 1_000.0;

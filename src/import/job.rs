@@ -615,6 +615,9 @@ impl Job {
         self.progress.table_writes = writes + self.env.table.writes().saturating_sub(self.baseline.table_writes);
         self.progress.object_requests =
             requests + self.env.objects.requests().saturating_sub(self.baseline.object_requests);
+        let ms = self.env.clock.now().duration_since(self.started_at).as_millis();
+        self.progress.pace.ceiling_per_second = self.account.ceiling_per_second();
+        self.progress.pace.add(u64::try_from(ms).unwrap_or(0), self.progress.rows.read, total.total);
     }
 }
 

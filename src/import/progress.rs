@@ -9,7 +9,7 @@ use crate::{
     config::Compression,
     csv::dialect::Dialect,
     mapping::Detected,
-    report::{Calls, Counts, FilePosition, RowOutcome},
+    report::{Calls, Counts, FilePosition, Pace, RowOutcome},
 };
 
 /// Everything a continued run must know, and everything its report counts. Covers exactly the rows before `position`.
@@ -51,6 +51,8 @@ pub struct Progress {
     pub calls_possible: f64,
     /// Of these, how many were made.
     pub calls_made: f64,
+    /// How the run came along.
+    pub pace: Pace,
     /// Memory × time on Lambda.
     pub gb_seconds: f64,
     /// Writes to the table.

@@ -1,9 +1,9 @@
 //! `hubferry demo`: the whole way of a file, in one process, with nothing but this binary. The function is the real one: the
 //! same handler as on Lambda polls a Runtime API on loopback and talks to its services through the real SDK clients.
 
-mod file;
+pub(crate) mod file;
 mod show;
-mod world;
+pub(crate) mod world;
 
 use std::{collections::BTreeSet, convert::Infallible, fs, path::Path, rc::Rc, time::Duration};
 
@@ -26,7 +26,7 @@ use self::{
     show::{Progress, Screen, Style},
     world::{BUCKET, BY_HAND_KEY, CONFIG_KEY, KEY, Ports, World},
 };
-use crate::{DONE, FAILED, text};
+use crate::{DONE, FAILED, local, text};
 
 /// How often the bucket is asked whether the report is there.
 const POLL: Duration = Duration::from_millis(50);
@@ -64,7 +64,7 @@ pub(crate) struct Options {
 /// Runs it; returns the exit code. Call it while the process has one thread: it sets the environment.
 pub(crate) fn run(options: Options, terminal: bool) -> Result<u8> {
     let ports = Ports::bind()?;
-    let folder = world::folder()?;
+    let folder = local::folder("demo")?;
     ports.enter(&folder)?;
     // From here on there may be threads.
     let variables = ports.environment();
@@ -201,10 +201,8 @@ impl Demo {
         put(files, BY_HAND_KEY, by_hand.bytes.into(), "text/csv").await?;
         let event = json!({ "job": "import", "bucket": BUCKET, "key": BY_HAND_KEY });
         self.save("event.json", format!("{event:#}\n").as_bytes())?;
-        let exports: String = self.variables.iter().map(|(name, value)| format!("export {name}='{value}'\n")).collect();
-        self.save("environment.sh", exports.as_bytes())?;
-        let lambda = self.world.cloud.addresses().url(Service::Lambda);
-        let invoke = format!("{lambda}/2015-03-31/functions/hubferry-lambda/invocations");
+        self.save("environment.sh", local::exports(&self.variables).as_bytes())?;
+        let invoke = local::invoke_url(&self.world.cloud.addresses());
         if self.options.json {
             let mut result = self.result(played);
             let of = |service| self.world.cloud.addresses().url(service);

@@ -2,21 +2,21 @@
 //! they do not take the function's time.
 
 use std::{
-    fs, io,
     net::{Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use hubferry::config::environment::{HUBFERRY_CONFIG, HUBFERRY_QUEUE_URL, HUBFERRY_TABLE};
 use hubferry_simulator::{
-    aws::{Addresses, Cloud, CloudListeners, CloudSettings, Mapping, Rule, Service, Target, events::Shape},
+    aws::{Addresses, Cloud, CloudListeners, CloudSettings, Mapping, Rule, Target, events::Shape},
     hubspot::{Counts, Portal, PortalSettings, PropertyDefinition, PropertyOption, server},
 };
 use tokio::sync::oneshot;
+
+use crate::local;
 
 /// The bucket, as the sample events in `events/` name it.
 pub(crate) const BUCKET: &str = "hubferry-demo";
@@ -34,32 +34,13 @@ const QUEUE: &str = "hubferry-import";
 const ARCHIVE: &str = "hubferry-archive";
 const DEAD_LETTERS: &str = "hubferry-dead-letters";
 const TABLE: &str = "hubferry";
-const SECRET: &str = "hubferry/hubspot";
-const FUNCTION: &str = "hubferry-lambda";
+pub(crate) const SECRET: &str = "hubferry/hubspot";
 /// Longer than any demo run; a message whose invocation dies comes back after it.
 const VISIBILITY: Duration = Duration::from_secs(300);
 /// As the template gives.
-const FUNCTION_TIMEOUT: Duration = Duration::from_secs(900);
-const FUNCTION_MEMORY_MB: &str = "512";
+pub(crate) const FUNCTION_TIMEOUT: Duration = Duration::from_secs(900);
 /// As an answer over the Atlantic: 150 to 300 ms.
-const LATENCY_MS: (u64, u64) = (150, 150);
-/// As many temporary folders of one process as anybody needs.
-const FOLDERS_MAX: u32 = 100;
-
-/// Variables of the machine's own AWS and proxy set-up that would lead the demo's calls elsewhere.
-const REMOVED: [&str; 10] = [
-    "AWS_PROFILE",
-    "AWS_SESSION_TOKEN",
-    "AWS_ENDPOINT_URL",
-    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
-    "AWS_USE_FIPS_ENDPOINT",
-    "AWS_USE_DUALSTACK_ENDPOINT",
-    "AWS_LAMBDA_MAX_CONCURRENCY",
-    "AWS_LAMBDA_INITIALIZATION_TYPE",
-    "HTTP_PROXY",
-    "http_proxy",
-];
-
+pub(crate) const LATENCY_MS: (u64, u64) = (150, 150);
 /// The ports, taken before anything runs, and what follows from them.
 pub(crate) struct Ports {
     cloud: CloudListeners,
@@ -83,78 +64,16 @@ impl Ports {
 
     /// What the function's process needs in its environment, the Runtime API aside.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
-        let mut all = self.addresses.environment();
-        all.retain(|(name, _)| name != "AWS_LAMBDA_RUNTIME_API");
-        for (name, value) in [
-            (HUBFERRY_CONFIG, format!("s3://{BUCKET}/{CONFIG_KEY}")),
-            (HUBFERRY_TABLE, TABLE.to_owned()),
-            (
-                HUBFERRY_QUEUE_URL,
-                format!("{}/{}/{QUEUE}", self.addresses.url(Service::Sqs), hubferry_simulator::aws::ACCOUNT),
-            ),
-        ] {
-            all.push((name.to_owned(), value));
-        }
-        all
+        local::environment(&self.addresses, &format!("s3://{BUCKET}/{CONFIG_KEY}"), TABLE, QUEUE)
     }
 
-    /// Makes this process the function's: what Lambda puts into the environment, and nothing of the machine's own AWS set-up.
+    /// Makes this process the function's.
     ///
     /// # Errors
     /// The folder cannot be written.
     pub(crate) fn enter(&self, folder: &Path) -> Result<()> {
-        let mut all = self.environment();
-        let empty = folder.join("no-aws-settings");
-        fs::write(&empty, "").with_context(|| format!("{} cannot be written", empty.display()))?;
-        let empty = empty.display().to_string();
-        for (name, value) in [
-            ("AWS_LAMBDA_RUNTIME_API", self.addresses.of(Service::Lambda).to_string()),
-            ("AWS_LAMBDA_FUNCTION_NAME", FUNCTION.to_owned()),
-            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
-            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", FUNCTION_MEMORY_MB.to_owned()),
-            ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{FUNCTION}")),
-            ("AWS_LAMBDA_LOG_STREAM_NAME", "demo".to_owned()),
-            ("AWS_CONFIG_FILE", empty.clone()),
-            ("AWS_SHARED_CREDENTIALS_FILE", empty),
-            ("NO_PROXY", "127.0.0.1".to_owned()),
-            ("no_proxy", "127.0.0.1".to_owned()),
-        ] {
-            all.push((name.to_owned(), value));
-        }
-        set_environment(&all);
-        Ok(())
+        local::enter(folder, &self.environment(), &self.addresses, "demo")
     }
-}
-
-/// Call it before any thread or runtime exists, as `demo::run` does: it is the first thing after the arguments.
-#[expect(
-    unsafe_code,
-    reason = "lambda_runtime and the AWS SDK take their settings from the environment and nowhere else"
-)]
-fn set_environment(variables: &[(String, String)]) {
-    // SAFETY: the process has one thread, so nobody reads or writes the environment meanwhile.
-    unsafe {
-        for name in REMOVED {
-            std::env::remove_var(name);
-        }
-        for (name, value) in variables {
-            std::env::set_var(name, value);
-        }
-    }
-}
-
-/// A folder of the demo's own for the log, the file, the rejects and the report. It stays, to be looked at.
-pub(crate) fn folder() -> Result<PathBuf> {
-    let base = std::env::temp_dir();
-    for attempt in 0..FOLDERS_MAX {
-        let folder = base.join(format!("hubferry-demo-{}-{attempt}", std::process::id()));
-        match fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("{} cannot be made", folder.display())),
-        }
-    }
-    anyhow::bail!("{} holds {FOLDERS_MAX} demo folders of this process already", base.display())
 }
 
 /// The running services; they stop when it is dropped.
@@ -191,7 +110,7 @@ impl World {
             ],
             rules: vec![uploads(QUEUE), uploads(ARCHIVE)],
             mappings: vec![Mapping { queue: QUEUE.to_owned(), maximum_concurrency: 2 }],
-            function: FUNCTION.to_owned(),
+            function: local::FUNCTION.to_owned(),
             timeout: FUNCTION_TIMEOUT,
             seed,
             ..CloudSettings::default()
@@ -268,7 +187,7 @@ impl Drop for World {
 }
 
 /// What this account has beside HubSpot's own properties.
-fn properties() -> Vec<PropertyDefinition> {
+pub(crate) fn properties() -> Vec<PropertyDefinition> {
     let property = |name: &str, label: &str, kind: &str| {
         let mut property = PropertyDefinition::new(name, kind);
         label.clone_into(&mut property.label);

@@ -8,7 +8,7 @@ use hubferry::import::plan::{
 };
 
 use super::{heading, show::Summary};
-use crate::{report::esc, text::grouped};
+use crate::{html::esc, text::grouped};
 
 /// Records and rejects on a page: more is for programs.
 const ROWS_MAX: usize = 2_000;

@@ -6,5 +6,6 @@ mod import;
 mod look;
 mod pandium;
 mod plan;
+mod serve;
 mod sync;
 mod world;

@@ -69,6 +69,30 @@ pub(crate) fn create_table(database: &Database, name: &str) -> Result<(), CloudE
     database.update_time_to_live(request).map(|_| ()).map_err(|error| failed(error.to_string()))
 }
 
+/// One item, consistently; `None` where there is none or the table is not there.
+pub(crate) fn item(database: &Database, table: &str, pk: &str, sk: &str) -> Option<Value> {
+    let request =
+        json!({ "TableName": table, "Key": { "pk": { "S": pk }, "sk": { "S": sk } }, "ConsistentRead": true });
+    let answer = database.get_item(serde_json::from_value(request).ok()?).ok()?;
+    serde_json::to_value(answer).ok()?.get("Item").filter(|item| item.is_object()).cloned()
+}
+
+/// The `sk` of the items under a `pk`.
+pub(crate) fn sort_keys(database: &Database, table: &str, pk: &str, limit: usize) -> Vec<String> {
+    let request = json!({
+        "TableName": table,
+        "KeyConditionExpression": "pk = :pk",
+        "ExpressionAttributeValues": { ":pk": { "S": pk } },
+        "Limit": limit,
+        "ConsistentRead": true,
+    });
+    let Ok(request) = serde_json::from_value(request) else { return Vec::new() };
+    let Ok(answer) = database.query(request) else { return Vec::new() };
+    let answer = serde_json::to_value(answer).unwrap_or_default();
+    let items = answer.get("Items").and_then(Value::as_array).into_iter().flatten();
+    items.filter_map(|item| item.pointer("/sk/S")?.as_str().map(str::to_owned)).collect()
+}
+
 pub(crate) struct DynamoDb {
     pub(crate) shared: Arc<Shared>,
     pub(crate) upstream: SocketAddr,

@@ -49,7 +49,12 @@ pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>) {
                 connections.spawn(async move {
                     let service = service_fn(move |request| {
                         let handler = Arc::clone(&handler);
-                        async move { handler.handle(request).await }
+                        async move {
+                            if is_foreign(request.headers()) {
+                                return Ok(respond(403, &[("content-type", "text/plain")], full("not for web pages\n")));
+                            }
+                            handler.handle(request).await
+                        }
                     });
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                 });
@@ -57,6 +62,23 @@ pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>) {
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
     }
+}
+
+/// Whether a web page asks, of any site: what is on loopback can be reached by every page that a browser of this machine shows. Its requests
+/// say where they come from; a page whose name was made to lead here (DNS rebinding) names itself as the host.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    // `none`: somebody typed the address.
+    if headers.contains_key(header::ORIGIN) || header(headers, "sec-fetch-site").is_some_and(|site| site != "none") {
+        return true;
+    }
+    let host = header(headers, "host").unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    let is_here = name == "localhost" || name.ends_with(".localhost") || name.parse::<std::net::IpAddr>().is_ok();
+    !name.is_empty() && !is_here
 }
 
 pub(crate) fn empty() -> Body {
@@ -174,4 +196,26 @@ pub(crate) async fn json_request(request: Request<Incoming>) -> (String, Result<
 /// A string field of a JSON request.
 pub(crate) fn text<'a>(request: &'a Value, field: &str) -> Option<&'a str> {
     request.get(field).and_then(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn web_pages_are_turned_away_and_clients_are_not() {
+        let foreign = |pairs: &[(&'static str, &'static str)]| {
+            let headers = pairs
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+            is_foreign(&headers.collect())
+        };
+        for host in ["127.0.0.1:9000", "localhost:9000", "bucket.localhost:9000", "[::1]:9000", "127.0.0.1"] {
+            assert!(!foreign(&[("host", host)]), "{host}");
+            assert!(foreign(&[("host", host), ("origin", "https://example.com")]), "{host}");
+            assert!(foreign(&[("host", host), ("sec-fetch-site", "cross-site")]), "{host}");
+        }
+        assert!(foreign(&[("host", "rebound.example:9000")]));
+        assert!(!foreign(&[]), "an HTTP/1.0 client names no host");
+    }
 }

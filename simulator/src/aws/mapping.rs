@@ -1,7 +1,10 @@
 //! What AWS does between an upload and the function: the EventBridge rule that fills the queue, and the event source
 //! mapping that empties it, with batches of one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio::{sync::mpsc, task::JoinSet};
@@ -9,6 +12,8 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     Functions, Sqs,
     events::{ObjectCreated, Shape, shaped, sqs_event},
+    lock,
+    runtime::CloudClock,
 };
 
 /// How long one look into the queue waits, as the mapping's pollers do.
@@ -45,10 +50,33 @@ pub struct Mapping {
     pub maximum_concurrency: usize,
 }
 
+/// Invokes the function again and again, as EventBridge's schedules do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// Before the first time.
+    pub first_after: Duration,
+    /// Between the end of one invocation and the beginning of the next: one that takes long is not overtaken.
+    pub every: Duration,
+    /// The event.
+    pub input: Value,
+}
+
+/// Keeps a schedule; ends when it is dropped. An invocation that fails is not repeated: the next one comes anyway.
+pub(crate) async fn keep(schedule: Schedule, functions: Arc<Functions>, clock: Arc<CloudClock>) {
+    clock.sleep(schedule.first_after).await;
+    loop {
+        if let Err(error) = functions.invoke(&schedule.input, functions.timeout()).await {
+            tracing::warn!(%error, "a scheduled invocation failed");
+        }
+        // A schedule without a pause would be a loop that never rests.
+        clock.sleep(schedule.every.max(Duration::from_secs(1))).await;
+    }
+}
+
 /// Sends each object's event where the rules say; ends with the sender.
 pub(crate) async fn route(
     mut created: mpsc::UnboundedReceiver<ObjectCreated>,
-    rules: Vec<Rule>,
+    rules: Arc<Mutex<Vec<Rule>>>,
     sqs: Arc<Sqs>,
     functions: Arc<Functions>,
 ) {
@@ -59,7 +87,9 @@ pub(crate) async fn route(
             Some(_) = invocations.join_next(), if !invocations.is_empty() => continue,
         };
         let Some(created) = created else { return };
-        for rule in rules.iter().filter(|rule| rule.bucket == created.bucket && created.key.starts_with(&rule.prefix)) {
+        let mut rules = lock(&rules).clone();
+        rules.retain(|rule| rule.bucket == created.bucket && created.key.starts_with(&rule.prefix));
+        for rule in rules {
             let event = shaped(&created, rule.shape);
             match &rule.target {
                 Target::Queue(queue) => {

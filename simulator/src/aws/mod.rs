@@ -30,10 +30,10 @@ use tokio::{sync::mpsc, task::JoinSet};
 pub use dynamodb::Tables;
 pub use faults::{Fault, Faults, When};
 pub use lambda::{Functions, Invocation, LambdaError};
-pub use mapping::{Mapping, Rule, Target};
+pub use mapping::{Mapping, Rule, Schedule, Target};
 pub use recorder::{CALLS_KEPT, Call, Recorder};
 pub use runtime::CloudClock;
-pub use s3::{Bodies, Generator, S3};
+pub use s3::{Bodies, Generator, Listed, S3};
 pub use secrets::Secrets;
 pub use sqs::{Message, Sqs};
 
@@ -194,6 +194,8 @@ pub struct CloudSettings {
     pub rules: Vec<Rule>,
     /// Queues that feed the function.
     pub mappings: Vec<Mapping>,
+    /// What invokes the function from time to time.
+    pub schedules: Vec<Schedule>,
     /// The function's name.
     pub function: String,
     /// The function's time-out.
@@ -215,6 +217,7 @@ impl Default for CloudSettings {
             queues: Vec::new(),
             rules: Vec::new(),
             mappings: Vec::new(),
+            schedules: Vec::new(),
             function: "hubferry".to_owned(),
             timeout: Duration::from_secs(900),
             minimum_part_bytes: MINIMUM_PART_BYTES,
@@ -278,6 +281,7 @@ pub struct Cloud {
     sqs: Arc<Sqs>,
     functions: Arc<Functions>,
     database: dynoxide::Database,
+    rules: Arc<Mutex<Vec<Rule>>>,
     tasks: JoinSet<()>,
 }
 
@@ -295,7 +299,7 @@ impl Cloud {
             None => CloudListeners::bind()?,
         };
         let addresses = listeners.addresses()?;
-        if let Bodies::Folder(folder) = &settings.bodies {
+        if let Bodies::Folder(folder) | Bodies::Kept(folder) = &settings.bodies {
             std::fs::create_dir_all(folder).map_err(|error| not_open(&folder.display().to_string(), error))?;
         }
         let clock = Arc::new(CloudClock::start());
@@ -314,6 +318,7 @@ impl Cloud {
         let upstream = inner.local_addr().map_err(|error| not_open("a port", error))?;
         let (created, receiver) = mpsc::unbounded_channel();
         let s3 = Arc::new(S3::new(Arc::clone(&shared), settings.bodies, settings.minimum_part_bytes, created));
+        s3.load().map_err(|error| not_open("the index of the objects", error))?;
         for bucket in &settings.buckets {
             s3.create_bucket(bucket, true);
         }
@@ -332,11 +337,15 @@ impl Cloud {
         tasks.spawn(http::serve(adopt(listeners.secrets)?, Arc::clone(&secrets)));
         tasks.spawn(http::serve(adopt(listeners.sqs)?, Arc::clone(&sqs)));
         tasks.spawn(http::serve(adopt(listeners.lambda)?, Arc::new(lambda::Lambda(Arc::clone(&functions)))));
-        tasks.spawn(mapping::route(receiver, settings.rules, Arc::clone(&sqs), Arc::clone(&functions)));
+        let rules = Arc::new(Mutex::new(settings.rules));
+        tasks.spawn(mapping::route(receiver, Arc::clone(&rules), Arc::clone(&sqs), Arc::clone(&functions)));
+        for schedule in settings.schedules {
+            tasks.spawn(mapping::keep(schedule, Arc::clone(&functions), Arc::clone(&shared.clock)));
+        }
         for mapping in settings.mappings {
             tasks.spawn(mapping::poll(mapping, Arc::clone(&sqs), Arc::clone(&functions)));
         }
-        Ok(Self { addresses, shared, s3, secrets, sqs, functions, database, tasks })
+        Ok(Self { addresses, shared, s3, secrets, sqs, functions, database, rules, tasks })
     }
 
     /// Where each service is.
@@ -374,6 +383,21 @@ impl Cloud {
         &self.database
     }
 
+    /// Changes which uploads wake whom, from the next upload on.
+    pub fn set_rules(&self, rules: Vec<Rule>) {
+        *lock(&self.rules) = rules;
+    }
+
+    /// One item of a table with the string keys `pk` and `sk`, as DynamoDB writes attributes (`{"S": …}`); `None` where there is none.
+    pub fn item(&self, table: &str, pk: &str, sk: &str) -> Option<serde_json::Value> {
+        dynamodb::item(&self.database, table, pk, sk)
+    }
+
+    /// The `sk` of the items under a `pk`, in order, `limit` at most.
+    pub fn sort_keys(&self, table: &str, pk: &str, limit: usize) -> Vec<String> {
+        dynamodb::sort_keys(&self.database, table, pk, limit)
+    }
+
     /// Faults to arm.
     pub fn faults(&self) -> &Faults {
         &self.shared.faults
@@ -398,6 +422,7 @@ impl fmt::Debug for Cloud {
 
 impl Drop for Cloud {
     fn drop(&mut self) {
+        self.s3.close();
         self.tasks.abort_all();
         // These hold the shared state that holds them.
         lock(&self.shared.background).abort_all();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::{Answer, ApiError, Handled, parse};
@@ -40,8 +40,8 @@ const DEFAULTS: &[(&str, &str, u32, u32)] = &[
 const PRIMARIES: &[(&str, &str, u32, u32)] = &[("0-1", "0-2", 1, 2), ("0-3", "0-2", 5, 6), ("0-5", "0-2", 26, 25)];
 
 /// A type of association in one direction.
-#[derive(Debug, Clone)]
-struct Label {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Label {
     from: usize,
     to: usize,
     id: u32,
@@ -62,7 +62,37 @@ pub(crate) struct Associations {
     named: bool,
 }
 
+/// Associations that are to outlive the process; object types by their places in the portal that wrote them.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct KeptLinks {
+    labels: Vec<Label>,
+    links: Vec<(RecordKey, RecordKey, Vec<u32>)>,
+    named: bool,
+}
+
 impl Associations {
+    pub(crate) fn kept(&self) -> KeptLinks {
+        let links =
+            self.links.iter().flat_map(|(from, ends)| ends.iter().map(move |(to, types)| (*from, *to, types.clone())));
+        KeptLinks { labels: self.labels.clone(), links: links.collect(), named: self.named }
+    }
+
+    /// `places`: where each object type of the portal that wrote them is now.
+    pub(crate) fn restore(&mut self, kept: KeptLinks, places: &[Option<usize>]) {
+        let place = |at: usize| places.get(at).copied().flatten();
+        self.labels = kept
+            .labels
+            .into_iter()
+            .filter_map(|label| Some(Label { from: place(label.from)?, to: place(label.to)?, ..label }))
+            .collect();
+        self.named = kept.named;
+        for ((from, near), (to, far), types) in kept.links {
+            if let (Some(from), Some(to)) = (place(from), place(to)) {
+                types.into_iter().for_each(|one| self.add((from, near), (to, far), one));
+            }
+        }
+    }
+
     /// The records of a type that a record is linked to, and the types of each link.
     pub(crate) fn of(&self, from: usize, id: u64, to: usize) -> impl Iterator<Item = (u64, &[u32])> {
         let links = self.links.get(&(from, id));

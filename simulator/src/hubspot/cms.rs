@@ -7,6 +7,7 @@ use std::ops::Bound;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, ApiError, Handled, parse};
@@ -181,7 +182,7 @@ fn named(resource: &str) -> Option<usize> {
     KINDS.iter().position(|kind| kind.name == resource)
 }
 
-#[derive(Debug, Clone)]
+#[derive(Serialize, Deserialize, Debug, Clone)]
 struct Item {
     id: u64,
     created: i64,
@@ -191,7 +192,7 @@ struct Item {
 }
 
 /// All content of an account.
-#[derive(Debug, Clone, Default)]
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
 pub(crate) struct Content {
     items: BTreeMap<usize, BTreeMap<u64, Item>>,
 }

@@ -136,8 +136,19 @@ impl Plan {
         Self { entries: faults.iter().map(|fault| (fault.clone(), 0, 0)).collect() }
     }
 
+    /// Those that can strike no more make room.
     pub(crate) fn add(&mut self, fault: Fault) {
+        self.entries.retain(|(fault, _, done)| fault.when.times.is_none_or(|times| *done < times));
         self.entries.push((fault, 0, 0));
+    }
+
+    /// What may still strike, and how often at most.
+    pub(crate) fn left(&self) -> Vec<(Fault, Option<u64>)> {
+        let left = self
+            .entries
+            .iter()
+            .map(|(fault, _, done)| (fault.clone(), fault.when.times.map(|times| times.saturating_sub(*done))));
+        left.filter(|(_, left)| *left != Some(0)).collect()
     }
 
     pub(crate) fn clear(&mut self) {

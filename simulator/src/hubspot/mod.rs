@@ -12,7 +12,9 @@ mod doors;
 mod faults;
 mod history;
 mod index;
+mod keep;
 mod limits;
+mod look;
 mod metadata;
 mod objects;
 mod route;
@@ -43,6 +45,7 @@ pub use catalog::{ModificationMetadata, PropertyDefinition, PropertyOption};
 pub use doors::LiveObject;
 pub use faults::{Fault, Faults, What, When};
 pub use history::{Workflow, Write, Writer};
+pub use look::{Found, FoundRow, LimitUse, ObjectType, Portrait, PortraitProperty};
 pub use settings::{
     CustomObject, IndexLag, Latency, Limits, OAuthClient, Owner, PortalSettings, StaticToken, Unsettled,
 };

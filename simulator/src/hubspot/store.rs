@@ -32,7 +32,7 @@ pub struct Record {
     pub(crate) updated: i64,
     pub(crate) version: u32,
     pub(crate) cells: Vec<Cell>,
-    past: Vec<Cell>,
+    pub(crate) past: Vec<Cell>,
     /// When, in milliseconds.
     pub(crate) archived: Option<i64>,
     /// What search shows; up to date after [`Kind::catch_up`].
@@ -51,6 +51,17 @@ pub(crate) struct Seen {
 }
 
 impl Record {
+    /// A record that was kept: (id, version), (created, updated, archived), values and superseded values. Search has not seen it.
+    pub(crate) fn whole(
+        (id, version): (u64, u32),
+        (created, updated, archived): (i64, i64, Option<i64>),
+        cells: Vec<Cell>,
+        past: Vec<Cell>,
+    ) -> Self {
+        let seen = Seen { version: 0, updated, visible_at: updated, gone: true };
+        Self { id, created, updated, version, cells, past, archived, seen, pending: Vec::new() }
+    }
+
     /// The newest version, as search will have it.
     fn next(&self, visible_at: i64) -> Seen {
         Seen { version: self.version, updated: self.updated, visible_at, gone: self.archived.is_some() }
@@ -291,6 +302,21 @@ impl Kind {
         };
         let next = record.next(visible_at);
         self.index.note(&mut record, next, now);
+        self.records.insert(id, record);
+    }
+
+    /// Puts a record back as it was, with its keys; search sees it at once.
+    pub(crate) fn take_back(&mut self, mut record: Record) {
+        let (id, at) = (record.id, record.updated.max(record.archived.unwrap_or(0)));
+        if record.archived.is_none() {
+            for (property, key) in self.keys(&record) {
+                self.index(property, None, &key, id);
+            }
+        } else {
+            self.bin.insert(id);
+        }
+        let next = record.next(at);
+        self.index.note(&mut record, next, at);
         self.records.insert(id, record);
     }
 

@@ -534,3 +534,36 @@ async fn the_http_door_answers_keeps_connections_and_cuts_them() {
     }
     assert_eq!(portal.lock().unwrap().counts().requests, 6);
 }
+
+#[test]
+fn an_account_that_was_kept_is_the_same_account() {
+    let now = |second: i64| jiff::Timestamp::from_second(1_790_000_000 + second).unwrap();
+    let mut portal = Portal::new(PortalSettings::default());
+    let first = portal.seed_record(now(0), "contacts", &[("email", "a@example.com"), ("firstname", "A")]).unwrap();
+    let second = portal.seed_record(now(1), "contacts", &[("email", "b@example.com")]).unwrap();
+    let gone = portal.seed_record(now(2), "contacts", &[("email", "c@example.com")]).unwrap();
+    let loser = portal.seed_record(now(2), "contacts", &[("email", "d@example.com")]).unwrap();
+    let company = portal.seed_record(now(3), "companies", &[("name", "Example"), ("domain", "example.com")]).unwrap();
+    portal.define_property("contacts", PropertyDefinition::new("shoe_size", "number"));
+    assert!(portal.edit(now(4), "contacts", &first, &[("firstname", "Anna"), ("shoe_size", "41")]));
+    assert!(portal.set_archived(now(5), "contacts", &gone, true));
+    assert!(portal.merge(now(6), "contacts", &second, &loser));
+    assert!(portal.associate("contacts", &first, "companies", &company));
+    portal.block_address("blocked@example.com");
+
+    let mut again = Portal::restored(PortalSettings::default(), &portal.kept()).unwrap();
+    assert_eq!(again.state(), portal.state());
+    assert_eq!(again.portrait("contacts", &first), portal.portrait("contacts", &first), "with what it was before");
+    assert_eq!(again.associations_of("companies", &company, "contacts"), [first.clone()]);
+    assert_eq!(again.merged_into("contacts", &loser), Some(second.clone()));
+    assert_eq!(again.archived_objects(now(7), "contacts").len(), 1);
+    assert!(again.set_archived(now(7), "contacts", &gone, false), "it can still be restored");
+    assert_eq!(
+        again.find_by("contacts", "email", "d@example.com").unwrap()["hs_object_id"],
+        second,
+        "a merged address leads on"
+    );
+    let fresh = again.seed_record(now(8), "contacts", &[("email", "e@example.com")]).unwrap();
+    assert!(portal.portrait("contacts", &fresh).is_none() && fresh > company, "no id is given twice");
+    assert!(Portal::restored(PortalSettings::default(), b"{}").is_err());
+}

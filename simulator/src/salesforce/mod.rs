@@ -13,6 +13,8 @@ mod doors;
 mod eval;
 mod faults;
 mod ids;
+mod keep;
+pub mod look;
 mod metadata;
 mod query;
 mod rows;

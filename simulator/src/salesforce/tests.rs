@@ -565,3 +565,23 @@ fn one_seed_gives_one_run() {
     assert_eq!(run(4), run(4));
     assert_ne!(run(4).1, run(5).1);
 }
+
+#[test]
+fn an_org_that_was_kept_is_the_same_org() {
+    let now = |second: i64| Timestamp::from_second(1_790_000_000 + second).unwrap();
+    let mut org = Org::new(OrgSettings::default());
+    let account = org.create(now(0), "Account", &[("Name", "Example")]).unwrap();
+    let id = org
+        .create(now(1), "Contact", &[("LastName", "A"), ("Email", "a@example.com"), ("AccountId", &account)])
+        .unwrap();
+    org.edit(now(2), "Contact", &id, &[("Title", "Boss")]).unwrap();
+    let gone = org.create(now(3), "Contact", &[("LastName", "B")]).unwrap();
+    assert!(org.delete(now(4), "Contact", &gone));
+
+    let mut again = Org::restored(OrgSettings::default(), &org.kept()).unwrap();
+    assert_eq!(again.state(), org.state());
+    assert_eq!(again.portrait("Contact", &id), org.portrait("Contact", &id), "with its history");
+    assert!(again.undelete(now(5), "Contact", &gone));
+    let fresh = again.create(now(6), "Contact", &[("LastName", "C")]).unwrap();
+    assert!(org.look("Contact", &fresh).is_none(), "no id is given twice");
+}

@@ -1,7 +1,11 @@
 //! Receiving a body: the `aws-chunked` framing that the SDKs put around streamed uploads, checksums, and where the
 //! bytes go. A server that keeps the framing stores 3,605 bytes for a file of 3,310.
 
-use std::{io::Write, path::Path, sync::Arc};
+use std::{
+    io::{Read as _, Write},
+    path::Path,
+    sync::Arc,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -12,7 +16,7 @@ use md5::{Digest, Md5};
 
 use super::{
     S3Error,
-    store::{Blob, Content},
+    store::{Blob, Content, FRAME_BYTES},
 };
 use crate::aws::http::header;
 
@@ -126,11 +130,11 @@ fn is_chunked(headers: &HeaderMap) -> bool {
 }
 
 /// Receives a body into memory, or into `file`, and checks it against what the headers and trailers say.
-pub(super) async fn receive(headers: &HeaderMap, mut body: Incoming, file: Option<&Path>) -> Result<Received, S3Error> {
+pub(super) async fn receive(headers: &HeaderMap, mut body: Incoming, file: Option<Blob>) -> Result<Received, S3Error> {
     let io = |error: std::io::Error| S3Error::new(500, "InternalError", &error.to_string());
     let mut sink = match file {
         None => Sink::Memory(BytesMut::new()),
-        Some(path) => Sink::File(std::fs::File::create(path).map_err(io)?, Blob(path.to_owned())),
+        Some(blob) => Sink::File(std::fs::File::create(&blob.path).map_err(io)?, blob),
     };
     let mut md5 = Md5::new();
     let mut crc = crc32fast::Hasher::new();
@@ -187,6 +191,27 @@ pub(super) async fn receive(headers: &HeaderMap, mut body: Incoming, file: Optio
         }
     };
     Ok(Received { content, size, md5, crc32 })
+}
+
+/// The same for a file of this machine, which is copied.
+pub(super) fn copied(from: &Path, to: Blob) -> std::io::Result<Received> {
+    let (mut source, mut target) = (std::fs::File::open(from)?, std::fs::File::create(&to.path)?);
+    let (mut md5, mut crc, mut size) = (Md5::new(), crc32fast::Hasher::new(), 0_u64);
+    let mut frame = vec![0_u8; usize::try_from(FRAME_BYTES).unwrap_or(65_536)];
+    loop {
+        let count = source.read(&mut frame)?;
+        let Some(data) = frame.get(..count).filter(|data| !data.is_empty()) else { break };
+        size += data.len() as u64;
+        if size > PUT_BYTES_MAX {
+            return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "S3 takes 5 GiB at once"));
+        }
+        md5.update(data);
+        crc.update(data);
+        target.write_all(data)?;
+    }
+    drop(target);
+    let crc32 = STANDARD.encode(crc.finalize().to_be_bytes());
+    Ok(Received { content: Content::File(Arc::new(to)), size, md5: md5.finalize().into(), crc32 })
 }
 
 /// The same for bytes at hand.

@@ -2,6 +2,7 @@
 //! parts, listing, and an event for each object created.
 
 mod body;
+mod kept;
 mod request;
 mod store;
 mod xml;
@@ -9,7 +10,7 @@ mod xml;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -26,8 +27,9 @@ pub use store::Generator;
 
 use self::{
     body::{Received, receive, whole},
+    kept::{Journal, file_name},
     request::{Operation, Range, S3Request, condition_fails, quoted},
-    store::{Bucket, Content, Part, Upload, Version},
+    store::{Blob, Bucket, Content, Part, Upload, Version},
     xml::{Xml, element, elements},
 };
 use super::{
@@ -55,6 +57,21 @@ pub enum Bodies {
     Memory,
     /// In files of this folder, one a body, streamed in and out. The index is in memory: a new cloud starts empty.
     Folder(PathBuf),
+    /// In files of this folder, with a journal, so that the next cloud finds them. Two clouds must not share a folder.
+    Kept(PathBuf),
+}
+
+/// An object of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// Entity tag, without quotes.
+    pub etag: String,
+    /// When it was made.
+    pub modified: jiff::Timestamp,
 }
 
 /// An error answer of S3.
@@ -110,6 +127,8 @@ pub struct S3 {
     bodies: Bodies,
     minimum_part_bytes: u64,
     state: Mutex<State>,
+    /// Where objects outlive the cloud.
+    journal: OnceLock<Journal>,
     created: mpsc::UnboundedSender<ObjectCreated>,
 }
 
@@ -120,17 +139,71 @@ impl S3 {
         minimum_part_bytes: u64,
         created: mpsc::UnboundedSender<ObjectCreated>,
     ) -> Self {
-        Self { shared, bodies, minimum_part_bytes, state: Mutex::default(), created }
+        Self { shared, bodies, minimum_part_bytes, state: Mutex::default(), journal: OnceLock::new(), created }
+    }
+
+    /// Finds what an earlier cloud kept. To be called once, before anything is served.
+    pub(crate) fn load(&self) -> std::io::Result<()> {
+        let Bodies::Kept(folder) = &self.bodies else { return Ok(()) };
+        let (journal, loaded) = Journal::open(folder)?;
+        let mut state = lock(&self.state);
+        (state.buckets, state.sequence, state.files) = (loaded.buckets, loaded.sequence, loaded.files);
+        let _ = self.journal.set(journal);
+        Ok(())
+    }
+
+    /// Bodies that are kept stay from now on, although nobody holds them.
+    pub(crate) fn close(&self) {
+        if let Some(journal) = self.journal.get() {
+            journal.close();
+        }
     }
 
     /// Creates a bucket; one that is there stays as it is.
     pub fn create_bucket(&self, name: &str, versioned: bool) {
-        lock(&self.state).buckets.entry(name.to_owned()).or_insert_with(|| Bucket::new(versioned));
+        let mut state = lock(&self.state);
+        if state.buckets.contains_key(name) {
+            return;
+        }
+        state.buckets.insert(name.to_owned(), Bucket::new(versioned));
+        if let Some(journal) = self.journal.get() {
+            journal.bucket(name, versioned);
+        }
     }
 
-    /// Puts an object, with its event. `None` if there is no such bucket.
-    pub fn put(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) -> Option<ObjectCreated> {
-        let Received { content, size, md5, crc32 } = whole(bytes.into());
+    /// The objects under a prefix as they are now, in the order of their keys.
+    pub fn list_objects(&self, bucket: &str, prefix: &str) -> Vec<Listed> {
+        let state = lock(&self.state);
+        let Some(bucket) = state.buckets.get(bucket) else { return Vec::new() };
+        let under = bucket.objects.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        let current = under.filter_map(|(key, _)| Some((key, bucket.current(key)?)));
+        current
+            .map(|(key, version)| Listed {
+                key: key.clone(),
+                size: version.size,
+                etag: version.etag.clone(),
+                modified: version.modified,
+            })
+            .collect()
+    }
+
+    /// The buckets, in order.
+    pub fn bucket_names(&self) -> Vec<String> {
+        lock(&self.state).buckets.keys().cloned().collect()
+    }
+
+    /// Puts a copy of a file of this machine, with its event; where bodies are in files it is never in memory as a whole. `Ok(None)` if there
+    /// is no such bucket.
+    pub fn put_file(&self, bucket: &str, key: &str, path: &std::path::Path) -> std::io::Result<Option<ObjectCreated>> {
+        let received = match self.file() {
+            Some(blob) => body::copied(path, blob)?,
+            None => whole(std::fs::read(path)?.into()),
+        };
+        Ok(self.put_received(bucket, key, received))
+    }
+
+    fn put_received(&self, bucket: &str, key: &str, received: Received) -> Option<ObjectCreated> {
+        let Received { content, size, md5, crc32 } = received;
         self.commit(bucket, key, &HeaderMap::new(), "PutObject", |id, sequencer, modified| Version {
             id,
             content: Some(content),
@@ -142,6 +215,40 @@ impl S3 {
             headers: Vec::new(),
         })
         .ok()
+    }
+
+    /// Tells once more of the newest objects under a prefix, `limit` of them, oldest first: after a start with objects that were kept, for
+    /// those whose event was lost with the queue. Whoever handled one before sees a repeat.
+    pub fn announce(&self, bucket: &str, prefix: &str, limit: usize) {
+        let mut all: Vec<ObjectCreated> = {
+            let state = lock(&self.state);
+            let Some(own) = state.buckets.get(bucket) else { return };
+            let under = own.objects.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+            let created = under.filter_map(|(key, _)| {
+                let version = own.current(key)?;
+                Some(ObjectCreated {
+                    bucket: bucket.to_owned(),
+                    key: key.clone(),
+                    size: version.size,
+                    etag: version.etag.clone(),
+                    version_id: own.versioned.then(|| version.id.clone()),
+                    sequencer: version.sequencer.clone(),
+                    reason: "PutObject".to_owned(),
+                    time: version.modified,
+                })
+            });
+            created.collect()
+        };
+        all.sort_by(|a, b| a.sequencer.cmp(&b.sequencer));
+        let skipped = all.len().saturating_sub(limit);
+        for created in all.into_iter().skip(skipped) {
+            let _ = self.created.send(created);
+        }
+    }
+
+    /// Puts an object, with its event. `None` if there is no such bucket.
+    pub fn put(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) -> Option<ObjectCreated> {
+        self.put_received(bucket, key, whole(bytes.into()))
     }
 
     /// Puts an object of `size` bytes that are made when they are read, with its event. Its ETag is made up.
@@ -192,6 +299,8 @@ impl S3 {
         state.sequence += 1;
         // S3's look like this: hex, growing for one key.
         let sequencer = format!("006{:015X}", state.sequence);
+        state.files += 1;
+        let number = state.files;
         let bucket = state.buckets.get_mut(bucket_name).ok_or_else(no_such_bucket)?;
         let current = bucket.current(key).map(|version| version.etag.as_str());
         if let Some(wanted) = header(headers, "if-match") {
@@ -204,7 +313,14 @@ impl S3 {
             return Err(precondition_failed());
         }
         let id = if bucket.versioned { id } else { "null".to_owned() };
-        let version = version(id, sequencer, time);
+        let mut version = version(id, sequencer, time);
+        if let Some(journal) = self.journal.get()
+            && let Some(content) = version.content.take()
+        {
+            let failed = |error: std::io::Error| S3Error::new(500, "InternalError", &error.to_string());
+            version.content = Some(journal.spill(number, content, version.size).map_err(failed)?);
+            journal.version(bucket_name, key, &version);
+        }
         let created = ObjectCreated {
             bucket: bucket_name.to_owned(),
             key: key.to_owned(),
@@ -222,12 +338,13 @@ impl S3 {
         Ok(created)
     }
 
-    /// A path for a body, if bodies are kept in files.
-    fn file(&self) -> Option<PathBuf> {
-        let Bodies::Folder(folder) = &self.bodies else { return None };
+    /// A file for a body, if bodies are kept in files.
+    fn file(&self) -> Option<Blob> {
+        let (Bodies::Folder(folder) | Bodies::Kept(folder)) = &self.bodies else { return None };
         let mut state = lock(&self.state);
         state.files += 1;
-        Some(folder.join(format!("{:08}.body", state.files)))
+        let path = folder.join(file_name(state.files));
+        Some(Blob { path, stays: self.journal.get().map(|journal| Arc::clone(journal.ends())) })
     }
 
     async fn act(&self, request: &S3Request, headers: &HeaderMap, body: Incoming, cut: Option<u64>) -> S3Result {
@@ -243,7 +360,7 @@ impl S3 {
         match request.operation {
             Operation::GetObject | Operation::HeadObject => self.get(request, headers, cut),
             Operation::PutObject => {
-                let received = receive(headers, body, self.file().as_deref()).await?;
+                let received = receive(headers, body, self.file()).await?;
                 self.put_object(bucket, key, headers, received)
             }
             Operation::CopyObject => self.copy(bucket, key, headers),
@@ -299,6 +416,9 @@ impl S3 {
                     return Err(S3Error::new(409, "BucketNotEmpty", "The bucket you tried to delete is not empty"));
                 }
                 state.buckets.remove(bucket);
+                if let Some(journal) = self.journal.get() {
+                    journal.gone(bucket);
+                }
                 Ok(respond(204, &[], empty()))
             }
             Operation::ListBuckets => {
@@ -322,6 +442,9 @@ impl S3 {
                 let enabled = element(&document(body).await?, "Status").is_some_and(|status| status == "Enabled");
                 if let Some(bucket) = lock(&self.state).buckets.get_mut(bucket) {
                     bucket.versioned = enabled;
+                }
+                if let Some(journal) = self.journal.get() {
+                    journal.bucket(bucket, enabled);
                 }
                 Ok(respond(200, &[], empty()))
             }
@@ -469,7 +592,12 @@ impl S3 {
         let modified = self.shared.clock.now();
         let id = self.shared.letters(32);
         let mut state = lock(&self.state);
+        let name = bucket;
         let Some(bucket) = state.buckets.get_mut(bucket) else { return respond(204, &[], empty()) };
+        let removed = version_id.or((!bucket.versioned).then_some("null"));
+        if let (Some(journal), Some(id)) = (self.journal.get(), removed) {
+            journal.removed(name, key, id);
+        }
         if let Some(version_id) = version_id {
             return match bucket.remove(key, version_id) {
                 Some(true) => {
@@ -492,6 +620,9 @@ impl S3 {
             crc32: None,
             headers: Vec::new(),
         };
+        if let Some(journal) = self.journal.get() {
+            journal.version(name, key, &marker);
+        }
         bucket.push(key, marker);
         respond(204, &[("x-amz-version-id", &id), ("x-amz-delete-marker", "true")], empty())
     }
@@ -586,7 +717,7 @@ impl S3 {
         if !lock(&self.state).uploads.contains_key(id) {
             return Err(no_such_upload());
         }
-        let received = receive(headers, body, self.file().as_deref()).await?;
+        let received = receive(headers, body, self.file()).await?;
         let part = Part { content: received.content, size: received.size, md5: received.md5 };
         let etag = quoted(&hex(&received.md5));
         // It may have been aborted while the body came in.

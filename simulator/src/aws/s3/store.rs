@@ -6,7 +6,10 @@ use std::{
     io::{Read, Seek, SeekFrom},
     ops::Range,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -20,12 +23,18 @@ pub type Generator = Arc<dyn Fn(Range<u64>) -> Bytes + Send + Sync>;
 
 /// A file of a body, deleted with its last user.
 #[derive(Debug)]
-pub(crate) struct Blob(pub(crate) PathBuf);
+pub(crate) struct Blob {
+    pub(crate) path: PathBuf,
+    /// Where objects outlive the cloud: set when it ends, and then the file stays.
+    pub(crate) stays: Option<Arc<AtomicBool>>,
+}
 
 impl Drop for Blob {
     fn drop(&mut self) {
-        // A file that cannot be removed is left to whoever owns the folder.
-        let _ = std::fs::remove_file(&self.0);
+        if self.stays.as_ref().is_none_or(|stays| !stays.load(Ordering::SeqCst)) {
+            // A file that cannot be removed is left to whoever owns the folder.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -65,7 +74,7 @@ impl Content {
                 Ok(bytes.slice(from..to))
             }
             Self::File(blob) => {
-                let mut file = std::fs::File::open(&blob.0)?;
+                let mut file = std::fs::File::open(&blob.path)?;
                 file.seek(SeekFrom::Start(range.start))?;
                 let mut frame = vec![0; usize::try_from(end.saturating_sub(range.start)).map_err(|_| cut())?];
                 file.read_exact(&mut frame)?;
