@@ -244,10 +244,10 @@ async fn the_imports_role_allows_what_imports_call_and_nothing_more() {
     seed(&harness, 50);
     harness.cloud.recorder().clear();
     // Rejects, before-images, an index, and more rows than fit into an invocation.
-    let event = harness.upload("incoming/contacts/a.csv", rows(3_000, ""));
+    let event = harness.upload("incoming/contacts/a.csv", rows(6_000, ""));
     assert!(to_the_end(&harness, &process, &event).await > 0, "the run fitted into one invocation");
     // What has not changed is left out by the index; what is missing is archived, and looked up in it.
-    let event = harness.upload("incoming/contacts/a.csv", rows(3_000, "").replace("person7@", "person7new@"));
+    let event = harness.upload("incoming/contacts/a.csv", rows(6_000, "").replace("person7@", "person7new@"));
     to_the_end(&harness, &process, &event).await;
     // An object that is named without its version, as by hand.
     harness.upload("incoming/plain/b.csv", "email,firstname\nada@example.com,Ada\n");
@@ -303,7 +303,7 @@ async fn the_resume_role_allows_whatever_runs_were_cut_off_call() {
         assert!(answer.is_err(), "the kill came too late: {answer:?}");
     };
     killed(process, json!({ "job": "capture", "name": "contacts" }), "/contacts", 2).await;
-    let event = harness.upload("incoming/contacts/a.csv", rows(3_000, "new"));
+    let event = harness.upload("incoming/contacts/a.csv", rows(6_000, "new"));
     killed(start(&harness), event, "/batch/upsert", 1).await;
     harness.cloud.recorder().clear();
 
