@@ -26,7 +26,7 @@ use hubferry::{
 };
 use hubferry_simulator::{
     hubspot::{Outcome as Became, Portal, PortalSettings},
-    salesforce::{Org, OrgSettings, Outcome as Answered},
+    salesforce::{Org, OrgSettings},
 };
 use jiff::Timestamp;
 use serde_json::json;
@@ -156,15 +156,11 @@ struct InProcess {
 #[async_trait(?Send)]
 impl HttpService for InProcess {
     async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        if request.uri().host().is_some_and(|host| host.ends_with(".salesforce.com")) {
-            let reply = self.org.borrow_mut().handle(self.clock.now(), &request);
-            self.clock.sleep(reply.latency).await;
-            return match reply.outcome {
-                Answered::Response(response) => Ok(response),
-                _ => Err(HttpError { sent: Sent::Maybe, message: "the connection was cut".to_owned() }),
-            };
-        }
-        let reply = self.portal.borrow_mut().handle(self.clock.now(), &request);
+        let is_org = request.uri().host().is_some_and(|host| host.ends_with(".salesforce.com"));
+        let reply = match is_org {
+            true => self.org.borrow_mut().handle(self.clock.now(), &request),
+            false => self.portal.borrow_mut().handle(self.clock.now(), &request),
+        };
         self.clock.sleep(reply.latency).await;
         match reply.response {
             Became::Response(response) => Ok(response),
