@@ -3,6 +3,8 @@
 //!
 //! What captures write is counted and dropped: it would be most of the memory.
 
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
 use std::{
     cell::{Cell, RefCell},
     ops::Range,
@@ -41,7 +43,6 @@ const TABLE_LATENCY: Duration = Duration::from_millis(10);
 /// Lambda's longest time-out.
 const INVOCATION_SECONDS: i64 = 900;
 /// Invocations of one run.
-#[allow(dead_code, reason = "captures have one")]
 const INVOCATIONS_MAX: usize = 1_000;
 /// Age of the records when the capture begins.
 const AGE: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
@@ -49,7 +50,6 @@ const AGE: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 /// Everything that a job touches.
 pub(crate) struct VirtualWorld {
     pub(crate) portal: Rc<RefCell<Portal>>,
-    #[allow(dead_code, reason = "captures have none")]
     pub(crate) org: Rc<RefCell<Org>>,
     pub(crate) clock: Rc<VirtualClock>,
     /// Objects and bytes that captures have written.
@@ -98,7 +98,6 @@ impl VirtualWorld {
         Ok(Self { portal, org, clock, written, env: Rc::new(env), config })
     }
 
-    #[allow(dead_code, reason = "captures use the two that follow")]
     pub(crate) fn long_ago(&self) -> Timestamp {
         self.clock.now() - AGE
     }
@@ -115,13 +114,11 @@ impl VirtualWorld {
     }
 
     /// One invocation of the capture `contacts`, in a new process.
-    #[allow(dead_code, reason = "syncs have none")]
     pub(crate) async fn capture(&self) -> Outcome<Report> {
         self.invoke(json!({ "job": "capture", "name": "contacts" })).await
     }
 
     /// A run of the sync `people` to its end, each invocation in a new process.
-    #[allow(dead_code, reason = "captures have none")]
     pub(crate) async fn sync(&self) -> Outcome<Report> {
         let mut report = self.invoke(json!({ "job": "sync", "name": "people" })).await?;
         for _ in 0..INVOCATIONS_MAX {

@@ -32,10 +32,7 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::{
-    CommandFactory as _, Parser, Subcommand,
-    error::{ContextKind, ContextValue, ErrorKind},
-};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Done.
 const DONE: u8 = 0;
@@ -450,10 +447,5 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example") && help.contains("hubferry "), "{}: {help}", command.get_name());
         }
-    }
-
-    #[test]
-    fn a_command_that_is_not_built_yet_is_a_usage_error_and_not_in_the_help() {
-        let help = Arguments::command().render_long_help().to_string();
     }
 }

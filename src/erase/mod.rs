@@ -42,10 +42,20 @@ use crate::{
     hubspot::account::Call,
     objects::{Location, ObjectVersion},
     record::{ObjectType, PropertyName, fold_key},
+    salesforce::model::SalesforceId,
+    sync::{
+        links::Links,
+        model::Side,
+        reviews::Reviews,
+        todo::{Refusals, Todos},
+    },
 };
 
 /// Parquet and what captures remember are read whole; a capture closes an object at a hundredth of this.
 const WHOLE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// Reviews, refusals and put-off records of one sync that are looked through.
+const LISTED_MAX: usize = 50_000;
 
 /// Places that are named one by one in the outcome.
 const NAMED_MAX: usize = 10_000;
@@ -65,11 +75,14 @@ pub struct Request {
     pub dry_run: bool,
 }
 
+/// Asked about a row, as the names and texts of its cells; whether it stays.
+pub type Keep<'k> = dyn FnMut(&[(String, String)]) -> bool + 'k;
+
 /// Reads and rewrites Parquet, for who can: the function carries no reader.
 pub trait Tables {
     /// Asks `keep` about each row, as the names and texts of its cells; cells that are no text are left out. How many rows there are, how many are not
     /// kept, and, with `write` and where there are such, the file without them.
-    fn filter(&self, file: &Bytes, write: bool, keep: &mut dyn FnMut(&[(String, String)]) -> bool) -> Result<Filtered>;
+    fn filter(&self, file: &Bytes, write: bool, keep: &mut Keep<'_>) -> Result<Filtered>;
 }
 
 /// What came of a table.
@@ -123,7 +136,7 @@ pub struct Searched {
 /// A place from which something was removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Removed {
-    /// `rejects`, `before_images`, `captured`, `remembered`, `indexes`.
+    /// `rejects`, `before_images`, `captured`, `remembered`, `indexes`, `links`.
     pub what: &'static str,
     /// Where.
     pub location: String,
@@ -371,14 +384,70 @@ impl Work<'_> {
             self.remembered(&capture, write, &mut removed).await?;
         }
         self.indexes(write, &mut removed).await?;
-        self.links(write, &mut removed);
+        self.links(write, &mut removed).await?;
         Ok(removed)
     }
 
-    /// What a sync keeps of a person: the links of the person's contacts, their shadows, and what waits for review. The place for it: this version
-    /// has no sync, so that there is nothing.
-    #[expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "the place for what a sync keeps")]
-    fn links(&mut self, _write: bool, _removed: &mut Vec<Removed>) {}
+    /// What syncs keep of a person: the links of the person's contacts with what both sides held, what waits for review, what was refused or
+    /// put off. The two records stay linked by the ids that stand on them, and a sync finds them again while they exist.
+    async fn links(&mut self, write: bool, removed: &mut Vec<Removed>) -> Result<()> {
+        let (table, rng) = (&self.app.env().table, &self.app.env().rng);
+        for sync in self.app.config().syncs.iter().filter(|sync| sync.hubspot_object.is_contacts()) {
+            let Some(ids) = self.person.ids.get(&sync.hubspot).filter(|ids| !ids.is_empty()) else { continue };
+            let ids: Vec<String> = ids.iter().cloned().collect();
+            let mut records = 0;
+            let links = Links::new(table.clone(), rng.clone(), &sync.name);
+            let known = links.by_hubspot(&ids).await?;
+            let salesforce: BTreeSet<&str> = known.values().map(|link| link.salesforce_id.as_str()).collect();
+            let is_theirs = |hubspot: Option<&str>, salesforce_id: Option<&str>| {
+                hubspot.is_some_and(|id| ids.iter().any(|own| own == id))
+                    || salesforce_id.is_some_and(|id| salesforce.contains(id))
+            };
+            let reviews = Reviews::new(table.clone(), rng.clone(), &sync.name);
+            for review in reviews.list(LISTED_MAX).await? {
+                let other = review.salesforce_id.as_ref().map(SalesforceId::as_str);
+                if is_theirs(review.hubspot_id.as_deref(), other) {
+                    records += 1;
+                    if write {
+                        reviews.close(&review.id).await?;
+                    }
+                }
+            }
+            let refusals = Refusals::new(table.clone(), &sync.name);
+            for one in refusals.list(LISTED_MAX).await? {
+                let other = one.salesforce_id.as_ref().map(SalesforceId::as_str);
+                if is_theirs(one.hubspot_id.as_deref(), other) {
+                    records += 1;
+                    if write {
+                        refusals.remove(one.hubspot_id.as_deref(), one.salesforce_id.as_ref()).await?;
+                    }
+                }
+            }
+            let todos = Todos::new(table.clone(), &sync.name);
+            for todo in todos.list(LISTED_MAX).await? {
+                let (hubspot, other) = match todo.side {
+                    Side::Hubspot => (Some(todo.id.as_str()), None),
+                    Side::Salesforce => (None, Some(todo.id.as_str())),
+                };
+                if is_theirs(hubspot, other) {
+                    records += 1;
+                    if write {
+                        todos.remove(todo.side, &todo.id).await?;
+                    }
+                }
+            }
+            for link in known.values() {
+                records += 1;
+                if write {
+                    links.remove(link).await?;
+                }
+            }
+            if records > 0 {
+                removed.push(Removed { what: "links", location: format!("link#{}", sync.name), records });
+            }
+        }
+        Ok(())
+    }
 
     /// A capture's objects.
     async fn captured(&self, capture: &Capture) -> Result<Vec<Location>> {

@@ -65,7 +65,7 @@ impl Work<'_> {
             .map(|(place, _)| place)
             .collect();
         let ids: BTreeSet<u64> = self.person.ids_in(&capture.hubspot).map(number).collect();
-        if ids.is_empty() || !(is_contacts || !to_contacts.is_empty()) {
+        if ids.is_empty() || (!is_contacts && to_contacts.is_empty()) {
             return Ok(());
         }
         if self.open.iter().any(|(job, name, _)| job == "capture" && *name == capture.name) {

@@ -153,7 +153,7 @@ impl Job {
         let fresh = self.progress.has_nothing();
         let (lease, clock, runs) = (self.lease.clone(), self.env.clock.clone(), self.runs.clone());
         let deadline = self.deadline;
-        match self.before_load(&lease, &*clock, &runs).await {
+        match Box::pin(self.before_load(&lease, &*clock, &runs)).await {
             Ok(None) => {}
             Ok(Some(end)) => return Ok(end),
             Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
@@ -217,11 +217,11 @@ impl Job {
             return Ok(None);
         }
         if let Some(plan) = self.plan.clone() {
-            held(runs, lease, clock, deadline, self.find_repeated(&plan)).await?;
+            held(runs, lease, clock, deadline, Box::pin(self.find_repeated(&plan))).await?;
             return Ok(None);
         }
         if self.import.preflight == Preflight::Full {
-            return held(runs, lease, clock, deadline, self.preflight()).await;
+            return held(runs, lease, clock, deadline, Box::pin(self.preflight())).await;
         }
         Ok(None)
     }

@@ -375,7 +375,7 @@ async fn on_lease(
     let end = match over(run, &job) {
         Some(end) => end,
         None => match older_stopped(app, &job, run.older.as_deref()).await {
-            Ok(true) => job.work().await?,
+            Ok(true) => Box::pin(job.work()).await?,
             Ok(false) => End::OlderGoesOn,
             Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
             Err(error) => End::Failed(error),

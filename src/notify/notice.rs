@@ -62,9 +62,9 @@ impl Kind {
     }
 }
 
-/// Whether a run with this error was stopped because it would have deleted too much. The place for the code of a sync's brake.
+/// Whether a run with this error was stopped because it would have deleted too much.
 fn is_brake(code: &str) -> bool {
-    [codes::MIRROR_BRAKE.as_str(), "SYNC_BRAKE"].contains(&code)
+    [codes::MIRROR_BRAKE, codes::SYNC_DELETES].iter().any(|brake| brake.as_str() == code)
 }
 
 /// What is remembered of a job between its runs.

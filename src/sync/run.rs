@@ -88,6 +88,9 @@ const BIN_GAP_MAX: Duration = Duration::from_secs(3_600);
 /// Notes of a report.
 const NOTES_MAX: usize = 100;
 
+/// What was refused: HubSpot's id, Salesforce's, and the field; none where it is about the record.
+pub(super) type RefusedKey = (Option<String>, Option<SalesforceId>, Option<String>);
+
 /// A sync at work.
 pub(super) struct Job {
     pub(super) env: Rc<Env>,
@@ -118,7 +121,7 @@ pub(super) struct Job {
     /// Lines of what was refused that are not written yet.
     pub(super) refused_lines: Vec<u8>,
     /// What was refused before, by its ids and field, with the hash of its inputs.
-    pub(super) refused_before: BTreeMap<(Option<String>, Option<SalesforceId>, Option<String>), u64>,
+    pub(super) refused_before: BTreeMap<RefusedKey, u64>,
     /// Records that are to be created again on the other side, as a person has decided.
     pub(super) recreate: BTreeSet<(Side, String)>,
     /// Records of this chunk that a link has come to since their links were looked up.

@@ -479,7 +479,7 @@ impl Job {
     }
 
     /// Intent, write, read back, decide again with what was read back: until nothing is to be written.
-    pub(super) async fn write_rounds(&mut self, works: &mut Vec<Work>) -> Result<()> {
+    pub(super) async fn write_rounds(&mut self, works: &mut [Work]) -> Result<()> {
         if self.progress.bulk.is_some() {
             return Ok(());
         }

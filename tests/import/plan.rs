@@ -139,7 +139,7 @@ fn writes(world: &World) -> usize {
 
 const FILE: &str = "email,firstname,city\nA@x.io,Ada,Bonn\nb@x.io,Bob,\nnew@x.io,New,Bern\nb@x.io,,Basel\nbroken,X,Y\nsame@x.io,Same,\n";
 
-async fn small() -> World {
+fn small() -> World {
     let world = World::new(&contacts(""));
     seed(
         &world,
@@ -154,7 +154,7 @@ async fn small() -> World {
 
 #[tokio::test(start_paused = true)]
 async fn a_plan_shows_each_record_and_field_and_writes_nothing() {
-    let world = small().await;
+    let world = small();
     let (before, objects) = (state(&world), world.objects.list(&Location::new(BUCKET, "")).await.unwrap().len());
     let plan = plan_of(&world, "contacts", FILE).await;
     let own = |text: &str| text.to_owned();
@@ -199,7 +199,7 @@ async fn a_plan_shows_each_record_and_field_and_writes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn apply_does_what_an_import_of_the_file_would_and_undo_takes_it_back() {
-    let world = small().await;
+    let world = small();
     let before = state(&world);
     let plan = plan_of(&world, "contacts", FILE).await;
     let applied = apply(&world, "plans/a.jsonl", &plan.text).await;
@@ -211,7 +211,7 @@ async fn apply_does_what_an_import_of_the_file_would_and_undo_takes_it_back() {
     let rows = applied.rows;
     assert_eq!((rows.read, rows.created, rows.updated, rows.unchanged, rows.rejected), (4, 1, 2, 1, 0));
 
-    let direct = small().await;
+    let direct = small();
     direct.import("incoming/contacts/a.csv", FILE).await;
     assert_eq!(state(&world), state(&direct));
 
@@ -568,7 +568,7 @@ async fn every_mode_is_planned_as_it_would_run() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_plan_or_of_another_portal_is_refused_before_anything_is_written() {
-    let world = small().await;
+    let world = small();
     let plan = plan_of(&world, "contacts", FILE).await;
     for (name, text) in
         [("csv", FILE.to_owned()), ("empty", String::new()), ("headless", plan.text.lines().skip(1).collect())]
@@ -644,7 +644,7 @@ async fn a_whole_file_is_checked_before_the_first_write_where_that_is_asked_for(
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_of_an_apply_writes_nothing_twice() {
-    let world = small().await;
+    let world = small();
     let plan = plan_of(&world, "contacts", FILE).await;
     world.portal.borrow_mut().add_fault(Fault::nth("batch/upsert", 1, What::ResetAfter));
     world.portal.borrow_mut().add_fault(Fault::nth("batch/update", 1, What::ResetAfter));

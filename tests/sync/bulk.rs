@@ -57,10 +57,8 @@ async fn thousands_of_new_records_go_by_bulk_jobs_and_rows_that_fail_are_told() 
     assert_eq!(both.s_count(), MANY - 3);
     assert_eq!(both.refused().len(), 4, "{:?}", both.refused().iter().map(|one| &one.code).collect::<Vec<_>>());
     assert_eq!(both.links().len(), MANY - 3);
-    let org = both.world.org.borrow();
-    let made = org.find_by("Contact", "Email", "m0@example.com").unwrap();
+    let made = both.world.org.borrow().find_by("Contact", "Email", "m0@example.com").unwrap();
     assert_eq!(made["LastName"], "Many, \"quoted\"");
-    drop(org);
     both.assert_quiet(PEOPLE).await;
 }
 

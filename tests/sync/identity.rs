@@ -463,7 +463,7 @@ async fn an_event_without_a_name_runs_every_sync_accounts_first() {
     let hubferry::app::Answer::Several(answers) = answer else { panic!("{answer:?}") };
     let names: Vec<String> = answers
         .into_iter()
-        .map(|answer| crate::support::report(answer))
+        .map(crate::support::report)
         .map(|report| {
             assert_eq!(report.outcome, Outcome::Done, "{report}", report = super::brief(&report));
             report.name

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hubferry::{
     Error, ErrorKind, codes,
-    erase::{Filtered, Tables},
+    erase::{Filtered, Keep, Tables},
 };
 use parquet::{
     basic::Compression,
@@ -23,12 +23,7 @@ use parquet::{
 pub(crate) struct ParquetTables;
 
 impl Tables for ParquetTables {
-    fn filter(
-        &self,
-        file: &Bytes,
-        write: bool,
-        keep: &mut dyn FnMut(&[(String, String)]) -> bool,
-    ) -> hubferry::Result<Filtered> {
+    fn filter(&self, file: &Bytes, write: bool, keep: &mut Keep<'_>) -> hubferry::Result<Filtered> {
         filter(file, write, keep).map_err(|_| {
             // Its own words might quote a value.
             let message = "it is not a Parquet file as a capture writes it";
@@ -37,11 +32,7 @@ impl Tables for ParquetTables {
     }
 }
 
-fn filter(
-    file: &Bytes,
-    write: bool,
-    keep: &mut dyn FnMut(&[(String, String)]) -> bool,
-) -> Result<Filtered, ParquetError> {
+fn filter(file: &Bytes, write: bool, keep: &mut Keep<'_>) -> Result<Filtered, ParquetError> {
     let reader = SerializedFileReader::new(file.clone())?;
     let mut filtered = Filtered::default();
     let mut kept = Vec::new();
@@ -58,10 +49,7 @@ fn filter(
 }
 
 /// Which rows of a group are kept, by their cells that are text.
-fn judge(
-    group: &dyn RowGroupReader,
-    keep: &mut dyn FnMut(&[(String, String)]) -> bool,
-) -> Result<Vec<bool>, ParquetError> {
+fn judge(group: &dyn RowGroupReader, keep: &mut Keep<'_>) -> Result<Vec<bool>, ParquetError> {
     let count = rows_of(group)?;
     let mut rows: Vec<Vec<(String, String)>> = vec![Vec::new(); count];
     for at in 0..group.num_columns() {

@@ -239,7 +239,7 @@ pub(super) fn translate(sample: &Sample, schema: &ObjectSchema, about: &About<'_
             let _ = writeln!(config, "    key: {}  # {key_comment}", plain(&key));
         }
         None => {
-            let _ = writeln!(config, "    key: {mapping_key}  # TO DO: {key_comment}", mapping_key = "email");
+            let _ = writeln!(config, "    key: email  # TO DO: {key_comment}");
             notes.push(format!("no column can identify a record: {key_comment}"));
         }
     }

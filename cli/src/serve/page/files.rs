@@ -34,7 +34,7 @@ pub(super) fn list(stage: &Stage, asked: &Asked) -> Answer {
             words.split_whitespace().all(|word| object.key.contains(word) || bucket.contains(word))
         }));
     }
-    all.sort_by(|a, b| b.1.modified.cmp(&a.1.modified));
+    all.sort_by_key(|one| std::cmp::Reverse(one.1.modified));
     let page = page_number(asked);
     let mut html = String::new();
     let _ = write!(
