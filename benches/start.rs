@@ -172,7 +172,6 @@ fn milliseconds(watch: Watch) -> f64 {
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> Outcome<T> {
-    #[expect(clippy::disallowed_methods, reason = "processes live in real time")]
     let waited = tokio::time::timeout(WAIT_MAX, future).await;
     waited.map_err(|_| format!("{what} did not come").into())
 }

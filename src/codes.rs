@@ -79,8 +79,6 @@ codes! {
     NAME_UNKNOWN: "Use a name from hubferry.yaml, or a run id from the reports.";
     /// A capture's position belongs to another account or resource.
     NAME_TAKEN: "Give the capture another name, or forget the old position with `hubferry capture NAME --restart`.";
-    /// The job is not part of this version.
-    JOB_UNAVAILABLE: "Use a version of hubferry that has this job.";
     // The source
     /// The object is not there any more.
     SOURCE_GONE: "Upload the file again; it was deleted before it could be read.";

@@ -80,10 +80,6 @@ fn exit_codes_are_those_of_the_help() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(text(&unknown.stderr).contains("INVALID_OPTION"), "{unknown:?}");
 
-    let planned = hubferry(&["sync", "people"]);
-    assert_eq!(planned.status.code(), Some(2));
-    assert!(text(&planned.stderr).contains("not in this version"), "{planned:?}");
-
     let nonsense = hubferry(&["demo", "--rows", "7"]);
     assert_eq!(nonsense.status.code(), Some(2));
 

@@ -21,7 +21,7 @@ const SAMPLES: [(&str, Expected); 21] = [
     ("schedule-capture-all", Expected::Captured),
     ("schedule-capture", Expected::Captured),
     ("schedule-resume", Expected::Nothing),
-    ("schedule-sync", Expected::Refused("JOB_UNAVAILABLE")),
+    ("schedule-sync", Expected::Refused("NAME_UNKNOWN")),
     ("scheduled-event-capture", Expected::Captured),
     ("sqs-continuation", Expected::Failures(&["NAME_UNKNOWN"])),
     ("sqs-eventbridge", Expected::Batch("done")),

@@ -177,7 +177,7 @@ fn field(name: &str, old: Option<&str>, new: Option<&str>, act: Act) -> String {
     const NAME: usize = 22;
     const VALUE: usize = 19;
     let value = |value: Option<&str>| value.map_or_else(|| "(none)".to_owned(), |value| clip(&shown(value), VALUE));
-    let name = clip(name, NAME);
+    let name = clip(&shown(name), NAME);
     match act {
         Act::Create => {
             format!("              {name:<NAME$} {}", new.map_or_else(String::new, |new| clip(&shown(new), 2 * VALUE)))

@@ -23,7 +23,7 @@ fn status_says_what_never_ran_what_ran_and_where_captures_stand_and_makes_nothin
     let (status, code) = world.json(&["status", "--local"]);
     assert_eq!(code, 0);
     let members: Vec<&str> = status.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(members, ["at", "state", "imports", "captures", "open_runs"], "the shape is stable");
+    assert_eq!(members, ["at", "state", "imports", "captures", "syncs", "open_runs"], "the shape is stable");
     let contacts = &status["imports"][0];
     assert_eq!((&contacts["name"], &contacts["account"]), (&"contacts".into(), &"default".into()), "{status}");
     assert_eq!(
