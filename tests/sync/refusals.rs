@@ -104,7 +104,7 @@ async fn a_value_that_a_restricted_picklist_lacks_keeps_its_field_back_and_nothi
     assert_eq!(both.h(&h, "interests").as_deref(), Some("tea;yoga"));
     let made = both.s_twin(&fresh).expect("a field does not keep a record back");
     assert_eq!(both.s(&made, "Interests__c"), None);
-    assert_eq!(both.refused().len(), 2, "{:?}\n{report:#?}", both.refused());
+    assert_eq!(both.refused().len(), 2, "{:?}\n{}", both.refused(), super::brief(&report));
     both.assert_quiet(PEOPLE).await;
 }
 

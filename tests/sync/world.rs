@@ -621,7 +621,8 @@ impl World {
                 assert!(report.rows.add_up(), "{report}", report = super::brief(report));
                 assert!(
                     matches!(report.outcome, Outcome::Done | Outcome::Yielded | Outcome::Busy | Outcome::Failed),
-                    "{report:#?}"
+                    "{}",
+                    super::brief(report)
                 );
                 self.note(format_args!("{:?} {:?} {:?}", report.outcome, report.rows, report.error));
                 if report.outcome == Outcome::Done {
@@ -885,7 +886,10 @@ fn worlds(seeds: Range<u64>) {
         let mut failed = Vec::new();
         for seed in seeds.clone().filter(|seed| seed % 2 == remainder) {
             println!("seed {seed}: HUBFERRY_SEED={seed} cargo test --test main one_world -- --ignored --nocapture");
-            if let (_, Err(wrong)) = alone(seed) {
+            // A panic of one world does not keep the others from being looked at.
+            let end =
+                std::panic::catch_unwind(|| alone(seed).1).unwrap_or_else(|_| Err("a panic, see above".to_owned()));
+            if let Err(wrong) = end {
                 failed.push(format!(
                     "seed {seed} (HUBFERRY_SEED={seed} cargo test --test main one_world -- --ignored --nocapture):\n{wrong}"
                 ));
