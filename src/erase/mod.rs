@@ -371,14 +371,9 @@ impl Work<'_> {
             self.remembered(&capture, write, &mut removed).await?;
         }
         self.indexes(write, &mut removed).await?;
-        self.links(write, &mut removed);
+        removed.extend(links(&self.person, write));
         Ok(removed)
     }
-
-    /// What a sync keeps of a person: the links of the person's contacts, their shadows, and what waits for review. The place for it: this version
-    /// has no sync, so that there is nothing.
-    #[expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "the place for what a sync keeps")]
-    fn links(&mut self, _write: bool, _removed: &mut Vec<Removed>) {}
 
     /// A capture's objects.
     async fn captured(&self, capture: &Capture) -> Result<Vec<Location>> {
@@ -496,4 +491,10 @@ impl Work<'_> {
         ];
         self.erasure.notes.extend(notes);
     }
+}
+
+/// What a sync keeps of a person: the links of the person's contacts, their shadows, and what waits for review. The place for it: there is no sync
+/// here yet, so that there is nothing. With `write` they are removed, else only looked for.
+fn links(_person: &Person, _write: bool) -> Vec<Removed> {
+    Vec::new()
 }
