@@ -5,7 +5,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`format`] | a plan as a file |
+//! | [`mod@format`] | a plan as a file |
 //! | `planner` | what a batch would change |
 //! | `scan` | a pass over the whole file: repeated keys, `preflight: full` |
 //! | `replay` | a plan at work: what is written is what is still as it was |
