@@ -144,6 +144,13 @@ pub(super) enum Source {
 impl Job {
     /// Looks at some records of one side, and does what is to be done about them.
     pub(super) async fn chunk(&mut self, side: Side, candidates: Vec<Candidate>) -> Result<()> {
+        let began = self.env.clock.elapsed();
+        Box::pin(self.look_at(side, candidates)).await?;
+        self.longest_chunk = self.longest_chunk.max(self.env.clock.elapsed().saturating_sub(began));
+        Ok(())
+    }
+
+    async fn look_at(&mut self, side: Side, candidates: Vec<Candidate>) -> Result<()> {
         let mut once = BTreeSet::new();
         let mut candidates: Vec<Candidate> = candidates;
         candidates.retain(|candidate| once.insert(candidate.id.clone()));

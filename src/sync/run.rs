@@ -134,6 +134,8 @@ pub(super) struct Job {
     pub(super) freed: BTreeSet<String>,
     pub(super) config: Rc<Config>,
     baseline: Baseline,
+    /// How long a chunk of this invocation has taken; the first one is begun whatever it may take.
+    pub(super) longest_chunk: Duration,
 }
 
 /// The doors' counters when the invocation began, and what earlier ones had counted.
@@ -207,6 +209,7 @@ impl Job {
             progress,
             planner: None,
             refused_lines: Vec::new(),
+            longest_chunk: Duration::ZERO,
             refused_before: BTreeMap::new(),
             recreate: BTreeSet::new(),
             just_linked: BTreeSet::new(),
@@ -816,10 +819,11 @@ impl Job {
         Deadline { at: self.deadline.at.checked_sub(reserve).unwrap_or(self.deadline.at) }
     }
 
-    /// Whether the time left is needed for the end.
+    /// Whether the time left is needed for the end, or too short for another chunk: one that outlives the lease is work for nothing.
     pub(super) fn must_stop(&self) -> bool {
         let calls_need = self.reserve() / 2 + ATTEMPT_RESERVE + CALLS_END;
-        self.env.stop.get() || !self.deadline.allows(self.env.clock.now(), self.reserve().max(calls_need))
+        let needed = self.reserve().max(calls_need).saturating_add(self.longest_chunk);
+        self.env.stop.get() || !self.deadline.allows(self.env.clock.now(), needed)
     }
 
     fn reserve(&self) -> Duration {
