@@ -87,6 +87,8 @@ pub(super) struct Work {
     pub(super) choice: Option<Review>,
     /// Nothing but this field is written: a person has decided about it, and about nothing else.
     pub(super) only: Option<String>,
+    /// The review that is closed when what was decided is stored.
+    pub(super) resolved: Option<String>,
     /// HubSpot refused the record and did not say which property: they are sent one by one.
     pub(super) isolate: bool,
     pub(super) is_new: bool,
@@ -313,7 +315,12 @@ impl Job {
         }
         let links = self.links.by_hubspot(&merged).await?;
         let open = links.into_values().filter(|link| !matches!(link.status, Status::Merged | Status::Ignored));
-        self.again.extend(open.map(|link| link.salesforce_id.to_string()));
+        let ids: Vec<String> = open.map(|link| link.salesforce_id.to_string()).collect();
+        for id in ids {
+            // No feed shows them again, should this process die.
+            self.put_off(Side::Salesforce, &id).await?;
+            self.again.insert(id);
+        }
         Ok(())
     }
 
@@ -346,6 +353,7 @@ impl Job {
                 .filter(|_| self.progress.only_reviews)
                 .and_then(|review| Some(review.field.as_ref()?.key.clone())),
             choice: candidate.review.as_ref().and_then(|id| self.open.get(id)).cloned(),
+            resolved: None,
             isolate: false,
             created: candidate.creating.is_some() && before_is_none,
             wrote: false,
@@ -806,6 +814,12 @@ impl Job {
                 changed.push(link);
             }
         }
+        // Before the links: a frozen field whose review nobody has opened would wait for nobody.
+        let reviews: Vec<Review> =
+            works.iter().filter(|work| work.is_active()).flat_map(|work| self.field_reviews(work)).collect();
+        for review in reviews {
+            self.open_review(review).await?;
+        }
         let stored = self.links.store(&mut changed).await?;
         for (link, stored) in changed.iter().zip(stored) {
             if !stored {
@@ -813,7 +827,6 @@ impl Job {
                 self.put_off(Side::Hubspot, &link.hubspot_id).await?;
             }
         }
-        let mut reviews = Vec::new();
         for work in &works {
             self.progress.done.rows.add(work.outcome());
             if work.todo && !work.deferred {
@@ -823,14 +836,12 @@ impl Job {
             if work.deferred {
                 self.put_off(Side::Hubspot, &work.link.hubspot_id).await?;
             } else {
+                // What a person has decided is carried out, and stored.
+                if let Some(review) = &work.resolved {
+                    self.close_review(review).await?;
+                }
                 self.settle_pair(work).await?;
             }
-            if work.is_active() {
-                reviews.extend(self.field_reviews(work));
-            }
-        }
-        for review in reviews {
-            self.open_review(review).await?;
         }
         self.tell();
         Ok(())
@@ -838,6 +849,20 @@ impl Job {
 
     /// What was in doubt, or refused, and is not any more.
     async fn settle_pair(&mut self, work: &Work) -> Result<()> {
+        // A process may have died between a review and the link that it is of.
+        if work.is_active() && !self.open.is_empty() {
+            let (hubspot, salesforce) = (&work.link.hubspot_id, &work.link.salesforce_id);
+            let keys: Vec<String> = self.mapping.pairs.iter().map(|pair| pair.key.clone()).collect();
+            for key in keys {
+                let frozen = work.link.fields.get(&key).and_then(|state| state.frozen.as_ref());
+                for kind in [ReviewKind::Conflict, ReviewKind::Flip, ReviewKind::Taken] {
+                    let id = self.field_review_id(kind, hubspot, salesforce, &key);
+                    if frozen != Some(&id) {
+                        self.close_review(&id).await?;
+                    }
+                }
+            }
+        }
         let ids =
             [(Side::Hubspot, work.link.hubspot_id.as_str()), (Side::Salesforce, work.link.salesforce_id.as_str())];
         for (side, id) in ids {

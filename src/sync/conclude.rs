@@ -60,8 +60,6 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
         },
     };
     // What was refused is told whatever the end is: the records are not looked at again unless they change.
-    let lines = patiently(env, async || Ok(())).await;
-    lines?;
     if let Err(error) = job.store_refused_lines().await {
         tracing::warn!(run_id = run.run_id, error = %error, "the list of what was refused could not be stored");
     }

@@ -252,9 +252,7 @@ impl Job {
             (state.hubspot, state.salesforce) = (ours, theirs);
             work.decision.to_hubspot.extend(hubspot);
             work.decision.to_salesforce.extend(salesforce);
-            if self.planner.is_none() {
-                self.close_review(&review.id).await?;
-            }
+            work.resolved = Some(review.id);
         }
         Ok(())
     }

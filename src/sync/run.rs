@@ -685,7 +685,7 @@ impl Job {
         }
         let again: Vec<String> = std::mem::take(&mut self.again).into_iter().collect();
         for lot in again.chunks(CHUNK) {
-            let candidates = lot.iter().map(|id| Candidate { force: true, ..Candidate::new(id.clone()) });
+            let candidates = lot.iter().map(|id| Candidate { force: true, todo: true, ..Candidate::new(id.clone()) });
             self.chunk(Side::Salesforce, candidates.collect()).await?;
         }
         let now = self.env.clock.now();
