@@ -49,6 +49,7 @@ pub mod import;
 pub mod logging;
 pub mod mapping;
 pub mod metrics;
+pub mod mutate;
 pub mod notify;
 pub mod objects;
 pub mod queue;
