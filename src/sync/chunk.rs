@@ -85,6 +85,8 @@ pub(super) struct Work {
     pub(super) todo: bool,
     /// What a person has decided.
     pub(super) choice: Option<Review>,
+    /// The chosen field's pair, and its state before: it waits again if the choice is refused.
+    pub(super) before_choice: Option<(usize, FieldState)>,
     /// Nothing but this field is written: a person has decided about it, and about nothing else.
     pub(super) only: Option<String>,
     /// The review that is closed when what was decided is stored.
@@ -98,6 +100,9 @@ pub(super) struct Work {
     pub(super) counted_salesforce: bool,
     pub(super) rejected: bool,
     pub(super) deferred: bool,
+    /// The answer of a write was lost.
+    pub(super) unsure_hubspot: bool,
+    pub(super) unsure_salesforce: bool,
     /// Nothing more is done about it here.
     pub(super) settled: bool,
 }
@@ -354,6 +359,7 @@ impl Job {
                 .and_then(|review| Some(review.field.as_ref()?.key.clone())),
             choice: candidate.review.as_ref().and_then(|id| self.open.get(id)).cloned(),
             resolved: None,
+            before_choice: None,
             isolate: false,
             created: candidate.creating.is_some() && before_is_none,
             wrote: false,
@@ -361,6 +367,8 @@ impl Job {
             counted_salesforce: false,
             rejected: false,
             deferred: false,
+            unsure_hubspot: false,
+            unsure_salesforce: false,
             settled: false,
             link,
         }

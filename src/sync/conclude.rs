@@ -64,6 +64,15 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
         tracing::warn!(run_id = run.run_id, error = %error, "the list of what was refused could not be stored");
     }
     job.count_costs();
+    if !outcome.is_final() {
+        match patiently(env, async || job.save_costs().await).await {
+            Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
+            Err(error) => {
+                tracing::warn!(run_id = run.run_id, error = %error, "calls of this invocation are not counted")
+            }
+            Ok(()) => {}
+        }
+    }
     let loaded = job.saved.is_some();
     let rejects = if outcome.is_final() { join_refused(&job).await? } else { None };
     job.progress.done.sync.review_open =
@@ -93,6 +102,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
             patiently(env, async || app.runs().pass_on("sync", name, &lease, &position, &text).await).await?;
         }
         patiently(env, async || app.runs().finish(&lease, &report).await).await?;
+        remove_pieces(&job).await?;
     } else if waiting {
         // A Bulk job takes its time; waiting for it is not standing still.
         let until = env.clock.now().saturating_add(POLL_AFTER).ok();
@@ -148,13 +158,18 @@ async fn join_refused(job: &Job) -> Result<Option<String>> {
         Location::new(data_of(&job.config)?.bucket, format!("rejects/sync-{}/{}.jsonl", job.sync.name, job.run_id));
     let body: Bytes = all.freeze();
     patiently(&job.env, async || job.env.objects.put(&at, body.clone(), "application/x-ndjson").await).await?;
-    for piece in 1..=pieces {
+    Ok(Some(at.to_string()))
+}
+
+/// The pieces are of no use once the run is over, and not before: whoever concludes it anew joins them again.
+async fn remove_pieces(job: &Job) -> Result<()> {
+    for piece in 1..=job.progress.done.refused_pieces {
         let location = job.refused_piece(piece)?;
         if let Err(error) = job.env.objects.delete(&location).await {
             tracing::warn!(run_id = job.run_id, error = %error, "a working file could not be removed");
         }
     }
-    Ok(Some(at.to_string()))
+    Ok(())
 }
 
 fn report_of(

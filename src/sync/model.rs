@@ -164,6 +164,19 @@ pub struct Intent {
     pub deletes: Option<Side>,
 }
 
+impl Intent {
+    /// What of it is still open, by side. `None`: nothing.
+    pub fn still_open(mut self, hubspot: bool, salesforce: bool) -> Option<Self> {
+        if !hubspot {
+            self.hubspot.clear();
+        }
+        if !salesforce {
+            self.salesforce.clear();
+        }
+        (!self.hubspot.is_empty() || !self.salesforce.is_empty()).then_some(self)
+    }
+}
+
 /// A value's hash: the same in every process and build.
 pub fn hash_of<'a>(parts: impl IntoIterator<Item = &'a str>) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
@@ -321,6 +334,20 @@ pub struct Refused {
     pub inputs: u64,
     /// When.
     pub at: Timestamp,
+    /// The run whose rejects file lists it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run: String,
+    /// Which piece of that file its line is in, counted from 1.
+    #[serde(default)]
+    pub piece: u64,
+}
+
+impl Refused {
+    /// Whether the two say the same, whenever and by whichever run it was found.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let without = |one: &Self| Self { at: Timestamp::UNIX_EPOCH, run: String::new(), piece: 0, ..one.clone() };
+        without(self) == without(other)
+    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
 //! What becomes of records besides being written: reviews opened and closed, records put off, refusals remembered and listed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde_json::json;
 
 use super::{
-    chunk::{Candidate, Source, Work},
+    chunk::{Candidate, Source, Work, why_of},
     decide::Change,
     fields::Pair,
     identity::Match,
-    model::{Canon, Choice, Link, Refused, Review, ReviewKind, Side, Todo, TodoWhy, hash_of},
+    model::{Canon, Choice, FieldState, Link, Refused, Review, ReviewField, ReviewKind, Side, Todo, TodoWhy, hash_of},
     records::HubspotRecord,
     reviews::Reviews,
     run::Job,
@@ -199,9 +199,46 @@ impl Job {
             return Ok(());
         }
         review.choice = None;
-        self.reviews.put(&mut review).await?;
+        self.reviews.reopen(&mut review).await?;
         self.open.insert(review.id.clone(), review);
         Ok(())
+    }
+
+    /// A side will not take what a person has chosen for a field: the field waits again, and its review says why. `pair`: the field that was
+    /// refused, `None` for the record as a whole. `false`: nothing was chosen, or the refusal is about another field.
+    pub(super) async fn choice_refused(
+        &mut self,
+        work: &mut Work,
+        pair: Option<usize>,
+        by: Side,
+        code: &str,
+        why: &str,
+    ) -> Result<bool> {
+        let Some((chosen, before)) =
+            work.before_choice.clone().filter(|(chosen, _)| pair.is_none_or(|at| at == *chosen))
+        else {
+            return Ok(false);
+        };
+        let Some(mut review) = work.choice.take() else { return Ok(false) };
+        (work.before_choice, work.resolved) = (None, None);
+        if let Some(pair) = self.mapping.pairs.get(chosen) {
+            work.link.fields.insert(pair.key.clone(), before);
+        }
+        work.decision.to_hubspot.retain(|change| change.pair != chosen);
+        work.decision.to_salesforce.retain(|change| change.pair != chosen);
+        // Before the review: a field that waits for nobody would not be asked about again, should this process die in between.
+        work.link.intent = None;
+        let mut link = vec![work.link.clone()];
+        if self.links.store(&mut link).await?.contains(&false) {
+            (work.deferred, work.settled) = (true, true);
+        } else if let Some(link) = link.pop() {
+            work.link = link;
+            work.before = Some(work.link.clone());
+        }
+        self.note(format!("review {}: {} refused what was chosen ({code}); it is open again", review.id, by.name()));
+        review.why = format!("{}; {} refused what was chosen: {why}", why_of(review.kind), by.name());
+        self.reopen(review).await?;
+        Ok(true)
     }
 
     /// Carries out what people have chosen for fields, if both sides still hold what was shown.
@@ -221,7 +258,14 @@ impl Job {
                 work.choice = None;
                 continue;
             };
-            if ours.shown() != field.hubspot_value || theirs.shown() != field.salesforce_value {
+            // A process may have died when it had written the choice on one side: that side holds what was chosen.
+            let begun = work.link.intent.as_ref();
+            let is_as_shown = |seen: &Seen, shown: &Option<String>, written: Option<&BTreeMap<String, Canon>>| {
+                seen.shown() == *shown || written.and_then(|written| written.get(&pair.key)) == Some(&seen.canon)
+            };
+            if !is_as_shown(ours, &field.hubspot_value, begun.map(|intent| &intent.hubspot))
+                || !is_as_shown(theirs, &field.salesforce_value, begun.map(|intent| &intent.salesforce))
+            {
                 // What is shown is brought up to date when the link is stored, and the choice is dropped with it.
                 self.note(format!("review {}: a value has changed since it was shown; it is open again", review.id));
                 work.choice = None;
@@ -246,6 +290,7 @@ impl Job {
             };
             let (ours, theirs) = (ours.canon.clone(), theirs.canon.clone());
             let state = work.link.fields.entry(pair.key.clone()).or_default();
+            work.before_choice = Some((at, waiting(state, &review.id, field)));
             (state.frozen, state.new, state.refused) = (None, false, None);
             state.writes.clear();
             // As if both were in step: what is written from here becomes the shadow.
@@ -317,6 +362,15 @@ impl Job {
         if self.refused_before.get(&key) == Some(&refused.inputs) {
             return Ok(false);
         }
+        tracing::debug!(sync = self.sync.name, code = refused.code, hubspot_id = refused.hubspot_id, "refused");
+        self.list_refused(&refused);
+        self.refusals.put(&refused).await?;
+        self.refused_before.insert(key, refused.inputs);
+        Ok(true)
+    }
+
+    /// Counts a refusal, and adds it to the list of the run.
+    pub(super) fn list_refused(&mut self, refused: &Refused) {
         *self.progress.done.refused.entry(refused.code.clone()).or_default() += 1;
         let line = json!({
             "hubspot_id": refused.hubspot_id, "salesforce_id": refused.salesforce_id, "refused_by": refused.by,
@@ -324,10 +378,6 @@ impl Job {
         });
         self.refused_lines.extend_from_slice(line.to_string().as_bytes());
         self.refused_lines.push(b'\n');
-        tracing::debug!(sync = self.sync.name, code = refused.code, hubspot_id = refused.hubspot_id, "refused");
-        self.refusals.put(&refused).await?;
-        self.refused_before.insert(key, refused.inputs);
-        Ok(true)
     }
 
     /// What was refused so far goes into a piece of its own: pieces are joined when the run ends.
@@ -361,7 +411,24 @@ impl Job {
             hint: codes::SYNC_VALUE.hint().to_owned(),
             inputs,
             at: self.env.clock.now(),
+            run: self.run_id.clone(),
+            piece: self.progress.done.refused_pieces + 1,
         }
+    }
+}
+
+/// A field as it waited for a person. Where a process died with the choice begun, it does not any more; then its review tells.
+fn waiting(state: &FieldState, review: &str, field: &ReviewField) -> FieldState {
+    if state.frozen.is_some() {
+        return state.clone();
+    }
+    let (hubspot, salesforce) = (field.hubspot_before.clone(), field.salesforce_before.clone());
+    FieldState {
+        new: hubspot.is_none() && salesforce.is_none(),
+        hubspot,
+        salesforce,
+        frozen: Some(review.to_owned()),
+        ..FieldState::default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{decide::Sighted, fields::Mapping, run::Job};
+use super::{chunk::MERGED, decide::Sighted, fields::Mapping, run::Job};
 use crate::{
     error::Result,
     hubspot::{
@@ -106,7 +106,10 @@ impl Job {
     /// HubSpot's records by id, by the id that was asked for: a merged one stands there under its present id. What is absent is archived or gone.
     pub(super) async fn read_hubspot(&self, ids: BTreeSet<String>) -> Result<BTreeMap<String, HubspotRecord>> {
         let ids: Vec<String> = ids.into_iter().collect();
-        let wanted = Wanted { properties: self.mapping.hubspot_properties.clone(), history: false, archived: false };
+        let mut properties = self.mapping.hubspot_properties.clone();
+        // A record that was merged into one of these is shown by nothing else.
+        properties.push(MERGED.into());
+        let wanted = Wanted { properties, history: false, archived: false };
         let found = self.account.read_records(&self.resource.object, &ids, &wanted, self.calls_until()).await?;
         Ok(found.into_iter().map(|(id, record)| (id, record.into())).collect())
     }

@@ -95,6 +95,15 @@ impl Reviews {
     /// `opened_at`, `version` and `choice` become those of the stored one; the choice is dropped if it was made for other values than
     /// the ones shown now.
     pub async fn put(&self, review: &mut Review) -> Result<bool> {
+        self.put_as(review, true).await
+    }
+
+    /// The same for a review whose choice could not be carried out: it waits for another one.
+    pub async fn reopen(&self, review: &mut Review) -> Result<()> {
+        self.put_as(review, false).await.map(drop)
+    }
+
+    async fn put_as(&self, review: &mut Review, keeps_choice: bool) -> Result<bool> {
         let key = Key::new(partition(&self.sync), review.id.as_str());
         for _ in 0..EXCHANGES_MAX {
             let stored = self.table.get(&key).await?;
@@ -115,7 +124,8 @@ impl Reviews {
                         // Whatever order they were found in this time.
                         renewed.candidates.clone_from(&old.candidates);
                     }
-                    renewed.choice = if shown(&old) == shown(&renewed) { old.choice.clone() } else { None };
+                    let stands = keeps_choice && shown(&old) == shown(&renewed);
+                    renewed.choice = if stands { old.choice.clone() } else { None };
                     renewed.version = old.version;
                     if renewed == old {
                         *review = old;

@@ -390,6 +390,14 @@ impl Job {
             .iter()
             .flat_map(|one| [one.hubspot_id.clone(), one.salesforce_id.as_ref().map(ToString::to_string)]);
         self.refused_ids = ids.flatten().collect();
+        if self.planner.is_none() {
+            // What was refused after the last checkpoint, by a process that died, is in no rejects file and in no count yet.
+            let told = self.progress.done.refused_pieces;
+            let untold: Vec<_> = refused.iter().filter(|one| one.run == self.run_id && one.piece > told).collect();
+            for one in untold {
+                self.list_refused(one);
+            }
+        }
         self.refused_before =
             refused.into_iter().map(|one| ((one.hubspot_id, one.salesforce_id, one.field), one.inputs)).collect();
         Ok(())
@@ -785,6 +793,18 @@ impl Job {
         self.saved = Some(self.progress.clone());
         self.tell();
         Ok(())
+    }
+
+    /// Saves what this invocation has spent on work that it could not save: the next one does the work anew, and what was spent, was spent.
+    pub(super) async fn save_costs(&self) -> Result<()> {
+        let (Some(mut saved), Some(lease)) = (self.saved.clone(), self.lease.as_ref()) else { return Ok(()) };
+        let spent = &self.progress.done;
+        let done = &mut saved.done;
+        (done.calls, done.calls_possible, done.gb_seconds) = (spent.calls, spent.calls_possible, spent.gb_seconds);
+        (done.table_writes, done.object_requests) = (spent.table_writes, spent.object_requests);
+        done.sync.salesforce_calls = spent.sync.salesforce_calls;
+        done.sync.salesforce_retried = spent.sync.salesforce_retried;
+        self.runs.checkpoint(lease, self.deadline, &saved.position(), &saved, false).await
     }
 
     /// Tells who watches.

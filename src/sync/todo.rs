@@ -77,7 +77,9 @@ impl Refusals {
         let put = |stored: Option<Vec<Refused>>| {
             let mut all = stored.unwrap_or_default();
             match all.iter_mut().find(|one| one.field == refused.field) {
-                Some(one) if *one == (Refused { at: one.at, ..refused.clone() }) => return Next::Same,
+                Some(one) if one.says_the_same(refused) && (&one.run, one.piece) == (&refused.run, refused.piece) => {
+                    return Next::Same;
+                }
                 Some(one) => *one = refused.clone(),
                 None => all.push(refused.clone()),
             }

@@ -204,6 +204,8 @@ impl Job {
         refused.code = "DUPLICATES_DETECTED".to_owned();
         "it is taken for a record that is there already".clone_into(&mut refused.reason);
         "Look at its review.".clone_into(&mut refused.hint);
+        // It is in no rejects file.
+        refused.piece = 0;
         self.refusals.put(&refused).await?;
         self.refused_before.insert((ids.0, ids.1, None), inputs);
         Ok(())
@@ -574,9 +576,8 @@ impl Job {
                     landed.salesforce.insert(at);
                 }
                 // Changed, or gone, since it was read: the next run looks at it.
-                Verdict::LostRace | Verdict::Gone | Verdict::Later(_) | Verdict::Unknown => {
-                    (work.deferred, work.settled) = (true, true);
-                }
+                Verdict::LostRace | Verdict::Gone | Verdict::Later(_) => (work.deferred, work.settled) = (true, true),
+                Verdict::Unknown => (work.deferred, work.settled, work.unsure_salesforce) = (true, true, true),
                 Verdict::Taken { by, refusal } => {
                     let named = self.named_pairs(&refusal, work);
                     if named.is_empty() {
@@ -584,7 +585,7 @@ impl Job {
                     }
                     for pair in named {
                         let candidates = by.iter().map(ToString::to_string).collect();
-                        self.freeze_taken(work, pair, Side::Salesforce, candidates);
+                        self.freeze_taken(work, pair, Side::Salesforce, candidates).await?;
                     }
                 }
                 Verdict::Duplicates { refusal, .. } | Verdict::Ambiguous(refusal) => {
@@ -673,7 +674,7 @@ impl Job {
                         }
                         Some(pair) if is_taken(&reason) => {
                             let candidates = existing_id(&reason).into_iter().collect();
-                            self.freeze_taken(work, pair, Side::Hubspot, candidates);
+                            self.freeze_taken(work, pair, Side::Hubspot, candidates).await?;
                         }
                         Some(pair) => {
                             self.refuse_field(work, pair, Side::Hubspot, reason.code.to_string(), reason.reason)
@@ -686,7 +687,9 @@ impl Job {
                         }
                     }
                 }
-                Some(HubspotVerdict::Unknown) | None => (work.deferred, work.settled) = (true, true),
+                Some(HubspotVerdict::Unknown) | None => {
+                    (work.deferred, work.settled, work.unsure_hubspot) = (true, true, true);
+                }
             }
         }
         Ok(())
@@ -717,8 +720,10 @@ impl Job {
     }
 
     /// A value that another record has.
-    fn freeze_taken(&mut self, work: &mut Work, pair: usize, by: Side, candidates: Vec<String>) {
-        self.choice_refused(work, "another record has the value");
+    async fn freeze_taken(&mut self, work: &mut Work, pair: usize, by: Side, candidates: Vec<String>) -> Result<()> {
+        if self.choice_refused(work, Some(pair), by, "VALUE_TAKEN", "another record has the value").await? {
+            return Ok(());
+        }
         self.freeze(work, pair, ReviewKind::Taken, candidates);
         let key = self.mapping.pairs.get(pair).map(|pair| pair.key.clone()).unwrap_or_default();
         if let Some(review) = work.link.fields.get(&key).and_then(|state| state.frozen.as_ref())
@@ -726,13 +731,7 @@ impl Job {
         {
             review.candidates_of = Some(by);
         }
-    }
-
-    /// A person's choice cannot be written: it is not tried again and again.
-    fn choice_refused(&mut self, work: &mut Work, why: &str) {
-        if let Some(review) = work.choice.take() {
-            self.note(format!("review {}: the choice was refused: {why}", review.id));
-        }
+        Ok(())
     }
 
     /// One field that a side will not take: the others go without it, and it is tried again when its value changes.
@@ -744,6 +743,9 @@ impl Job {
         code: String,
         reason: String,
     ) -> Result<()> {
+        if self.choice_refused(work, Some(pair), by, &code, &reason).await? {
+            return Ok(());
+        }
         let Some(pair) = self.mapping.pairs.get(pair).cloned() else { return Ok(()) };
         let value =
             work.link.fields.get(&pair.key).and_then(|state| state.writes.last()).map_or(0, |write| write.value);
@@ -754,7 +756,6 @@ impl Job {
             .or_insert_with(|| FieldState { new: true, ..FieldState::default() });
         state.refused = Some((by, value));
         state.writes.pop();
-        self.choice_refused(work, &reason);
         let ids = (Some(work.link.hubspot_id.clone()), Some(work.link.salesforce_id.clone()));
         let mut refused = self.refused(ids, by, value);
         refused.field = Some(if by == Side::Hubspot { pair.hubspot.to_string() } else { pair.salesforce.clone() });
@@ -767,9 +768,11 @@ impl Job {
 
     /// All that would be written on a side: it is tried again when something of it changes.
     async fn refuse_side(&mut self, work: &mut Work, by: Side, code: String, reason: String) -> Result<()> {
+        if self.choice_refused(work, None, by, &code, &reason).await? {
+            return Ok(());
+        }
         let inputs = self.inputs_of(work, by);
         work.link.refused = Some((by, inputs));
-        self.choice_refused(work, &reason);
         let ids = (Some(work.link.hubspot_id.clone()), Some(work.link.salesforce_id.clone()));
         let mut refused = self.refused(ids, by, inputs);
         refused.hint = codes::Code::named(&code).map_or(HINT, codes::Code::hint).to_owned();
@@ -832,7 +835,9 @@ impl Job {
                     decide::landed(state, pair.rule, Side::Hubspot, &change.canon, &stored, &other);
                 }
             }
-            work.link.intent = None;
+            // What became of a side's write, nobody knows: whoever looks next finds out by the intent.
+            let intent = work.link.intent.take();
+            work.link.intent = intent.and_then(|intent| intent.still_open(work.unsure_hubspot, work.unsure_salesforce));
             work.hubspot_cross = record.text(&mapping.hubspot_link).map(str::to_owned);
             work.salesforce_cross = row.text(&mapping.salesforce_link).map(|text| text.trim().to_owned());
             work.account = row.get("AccountId").map(|id| id.as_str().and_then(|id| SalesforceId::parse(id).ok()));

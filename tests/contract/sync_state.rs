@@ -806,6 +806,8 @@ async fn refusals_are_kept_one_a_record_and_field() {
             hint: "look at it".into(),
             inputs,
             at: "2026-01-02T03:04:05Z".parse().unwrap(),
+            run: "01RUN".into(),
+            piece: 1,
         };
         let only_salesforce = Refused { hubspot_id: None, ..refused(None, 9) };
         let (phone, whole) = (refused(Some("Phone"), 1), refused(None, 2));

@@ -122,3 +122,20 @@ async fn an_edit_while_a_job_is_under_way_is_not_lost() {
     assert_eq!(both.s(&s, "Phone").as_deref(), Some("030 777"));
     both.assert_quiet(PEOPLE).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_salesforce_gives_up_half_way_leaves_nothing_undone_and_makes_nothing_twice() {
+    for fail_after in [0, 600] {
+        let both = both();
+        many(&both);
+        both.world.org.borrow_mut().change_settings(|settings| settings.bulk.fail_after = Some(fail_after));
+        let report = both.sync(PEOPLE).await;
+        let told_of_it = report.notes.iter().any(|note| note.contains("gave a Bulk job up"));
+        assert!(told_of_it, "{report}", report = super::brief(&report));
+        assert_eq!(report.outcome, Outcome::Done, "{report}", report = super::brief(&report));
+        both.done(PEOPLE).await;
+        assert_eq!(both.s_count(), MANY - 3, "given up after {fail_after} rows");
+        assert_eq!((both.links().len(), both.refused().len()), (MANY - 3, 4), "given up after {fail_after} rows");
+        both.assert_quiet(PEOPLE).await;
+    }
+}

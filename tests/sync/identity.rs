@@ -303,6 +303,27 @@ async fn a_merge_of_two_linked_records_in_hubspot_asks_what_becomes_of_the_other
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_merge_in_hubspot_is_noticed_by_the_survivor_alone() {
+    let both = Both::people(&THREE, "");
+    let (h1, s1) = both.linked(&[("LastName", "One"), ("Email", "one@example.com")]).await;
+    let (h2, s2) = both.linked(&[("LastName", "Two"), ("Email", "two@example.com")]).await;
+    // No feed shows the pairs for anything else any more.
+    both.wait(7_200).await;
+    both.done(PEOPLE).await;
+    assert!(both.world.portal.borrow_mut().merge(both.world.clock.now(), "contacts", &h1, &h2));
+    both.done(PEOPLE).await;
+    assert_eq!(both.review_kinds(), [ReviewKind::Merge], "{:?}", both.reviews());
+    let told = format!("{:?}", both.reviews());
+    assert!(told.contains(&s1) && told.contains(&s2), "{told}");
+    both.assert_quiet(PEOPLE).await;
+    // An edit of the record whose counterpart is no more goes nowhere, and is not lost in silence.
+    both.s_edit(&s2, &[("Phone", "030 2")]);
+    both.done(PEOPLE).await;
+    assert_eq!(both.h(&h1, "phone"), None);
+    assert_eq!(both.review_kinds(), [ReviewKind::Merge], "{:?}", both.reviews());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_same_merge_on_both_sides_before_a_run_is_nobodys_question() {
     let both = Both::people(&THREE, "");
     let (h1, s1) = both.linked(&[("LastName", "One"), ("Email", "one@example.com")]).await;
@@ -487,4 +508,73 @@ async fn a_review_of_records_says_whose_ids_it_names() {
         }
         assert!(!review.why.contains("shared@example.com"), "no values: {}", review.why);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lead_has_conflicts_deletions_and_required_fields_like_any_record() {
+    let both = Both::new(&Config::new().leads("deletes: review\n").text());
+    let lead = both.s_create_as("Lead", &[("LastName", "Lead"), ("Company", "Lantern"), ("Email", "lead@example.com")]);
+    // A lead needs a company.
+    let without = both.h_create(&[("email", "h@example.com"), ("lastname", "H")]);
+    let report = both.done("leads").await;
+    let h = both.world.portal.borrow().find_by("contacts", "sf_lead_id_ext", &lead).unwrap()["hs_object_id"].clone();
+    assert_eq!(report.rejected_by_code.get("REQUIRED_FIELD_MISSING"), Some(&1), "{}", super::brief(&report));
+    both.h_edit(&without, &[("company", "Works")]);
+    both.done("leads").await;
+    assert!(both.world.org.borrow().find_by("Lead", "HubSpot_Contact_Id__c", &without).is_some());
+    assert!(both.refused().is_empty(), "{:?}", both.refused());
+    both.h_edit(&h, &[("phone", "030 1")]);
+    both.world.org.borrow_mut().edit(both.world.clock.now(), "Lead", &lead, &[("Phone", "030 2")]).unwrap();
+    both.done("leads").await;
+    assert_eq!(both.review_kinds(), [ReviewKind::Conflict]);
+    // Converted while the question is open: there is nothing to decide any more.
+    both.world.org.borrow_mut().convert_lead(both.world.clock.now(), &lead).unwrap();
+    both.done("leads").await;
+    both.assert_quiet("leads").await;
+    assert_eq!(both.s_of("Lead", &lead, "Phone").as_deref(), Some("030 2"));
+    let other = both.world.org.borrow().find_by("Lead", "HubSpot_Contact_Id__c", &without).unwrap()["Id"].clone();
+    assert!(both.world.org.borrow_mut().delete(both.world.clock.now(), "Lead", &other));
+    both.done("leads").await;
+    assert!(both.review_kinds().contains(&ReviewKind::Delete), "{:?}", both.reviews());
+    assert!(both.h_lives(&without));
+    both.assert_quiet("leads").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deal_in_a_stage_that_the_file_does_not_map_keeps_its_stage_and_the_rest_flows() {
+    let both = Both::new(&Config::new().deals("").text());
+    let values = [("Name", "Lamp"), ("StageName", "Prospecting"), ("CloseDate", "2026-06-30"), ("Amount", "1200.50")];
+    let s = both.s_create_as("Opportunity", &values);
+    both.done("deals").await;
+    let h = both.world.portal.borrow().find_by("deals", "sf_opportunity_id_ext", &s).unwrap()["hs_object_id"].clone();
+    let edit = |values: &[(&str, &str)]| {
+        assert!(both.world.portal.borrow_mut().edit(both.world.clock.now(), "deals", &h, values));
+    };
+    // A stage of Salesforce's that no stage of HubSpot's stands for.
+    let edit_s = |values: &[(&str, &str)]| {
+        both.world.org.borrow_mut().edit(both.world.clock.now(), "Opportunity", &s, values).unwrap();
+    };
+    edit_s(&[("StageName", "Perception Analysis"), ("Amount", "1500")]);
+    let report = both.done("deals").await;
+    let stage = both.h_of("deals", &h, "dealstage");
+    assert_eq!(stage.as_deref(), Some("appointmentscheduled"), "{}", super::brief(&report));
+    assert_eq!(both.h_of("deals", &h, "amount").as_deref(), Some("1500"), "{}", super::brief(&report));
+    assert_eq!(both.refused().len(), 1, "{:?}", both.refused());
+    assert_eq!(both.s_of("Opportunity", &s, "StageName").as_deref(), Some("Perception Analysis"));
+    both.assert_quiet("deals").await;
+    edit_s(&[("StageName", "Qualification")]);
+    both.done("deals").await;
+    assert_eq!(both.h_of("deals", &h, "dealstage").as_deref(), Some("qualifiedtobuy"));
+    // Won on one side while the date is moved on the other: both flow.
+    edit(&[("dealstage", "closedwon")]);
+    both.world
+        .org
+        .borrow_mut()
+        .edit(both.world.clock.now(), "Opportunity", &s, &[("CloseDate", "2026-07-15")])
+        .unwrap();
+    both.done("deals").await;
+    assert_eq!(both.s_of("Opportunity", &s, "StageName").as_deref(), Some("Closed Won"));
+    assert!(both.h_of("deals", &h, "closedate").unwrap().starts_with("2026-07-15"));
+    assert!(both.refused().is_empty() && both.reviews().is_empty(), "{:?} {:?}", both.refused(), both.reviews());
+    both.assert_quiet("deals").await;
 }

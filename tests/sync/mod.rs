@@ -6,6 +6,7 @@ mod bulk;
 mod decisions;
 mod deletes;
 mod identity;
+mod killed;
 mod limits;
 mod naive;
 mod refusals;

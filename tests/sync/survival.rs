@@ -11,9 +11,9 @@ use crate::support::report;
 const FIELDS: [&str; 6] = [EMAIL, FIRST, LAST, PHONE, TITLE, BIO];
 
 /// What people see of both sides: values by address, without ids.
-type Shown = (Vec<BTreeMap<String, String>>, Vec<BTreeMap<String, String>>);
+pub(super) type Shown = (Vec<BTreeMap<String, String>>, Vec<BTreeMap<String, String>>);
 
-fn shown(both: &Both) -> Shown {
+pub(super) fn shown(both: &Both) -> Shown {
     let pick = |names: &[&str], all: &BTreeMap<String, String>| {
         let one = |name: &&str| Some(((*name).to_owned(), all.get(*name)?.clone()));
         names.iter().filter_map(one).collect::<BTreeMap<_, _>>()
@@ -67,7 +67,7 @@ pub(super) async fn work() -> Both {
 }
 
 /// After whatever happened: the next runs bring it to the end, and then there is quiet.
-async fn settle(both: &Both) {
+pub(super) async fn settle(both: &Both) {
     both.wait(1_800).await;
     both.world.queue.take();
     both.world.resume().await;
@@ -248,7 +248,11 @@ async fn a_run_in_many_invocations_does_what_one_does() {
     both.world.portal.borrow_mut().configure(|settings| settings.latency.fixed_ms = 3_000);
     both.world.org.borrow_mut().change_settings(|settings| settings.latency_ms = 3_000);
     both.seconds.set(45);
+    both.mark();
     let report = both.sync(PEOPLE).await;
+    let (hubspot, salesforce) = both.calls();
+    let counted = (report.calls.total as usize, super::told(&report).salesforce_calls as usize);
+    assert_eq!(counted, (hubspot, salesforce), "all its invocations' calls are counted, each once");
     assert_eq!(report.outcome, Outcome::Done, "{report}", report = super::brief(&report));
     assert!(report.invocations > 2, "{report}", report = super::brief(&report));
     assert_eq!((both.h_count(), both.s_count()), (308, 308));
@@ -289,4 +293,72 @@ async fn an_edit_that_the_index_shows_late_is_not_lost() {
     }
     assert_eq!((both.h_count(), both.s_count()), (20, 20));
     both.assert_quiet(PEOPLE).await;
+}
+
+/// One record, a change for each side; one lands, the answer of the other is lost for good. What nobody has heard of may stand all the same,
+/// and is known when somebody takes it back.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_nobody_heard_of_beside_one_that_landed_is_no_old_value_when_it_is_taken_back() {
+    let both = quick("");
+    let (h, s) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com"), ("Phone", "030 1")]).await;
+    both.wait(7_200).await;
+    both.done(PEOPLE).await;
+    both.s_edit(&s, &[("LastName", "Ode")]);
+    both.h_edit(&h, &[("phone", "030 2")]);
+    let fault = hubspot::Fault::always(hubspot::What::ResetAfter).on("/batch/update");
+    both.world.portal.borrow_mut().add_fault(fault);
+    both.wait(60).await;
+    let first = report(both.world.handle(event(PEOPLE)).await.unwrap());
+    let place = super::brief(&first);
+    assert!(first.outcome == Outcome::Yielded || first.rows.deferred == 1, "{place}");
+    assert_eq!(both.s(&s, "Phone").as_deref(), Some("030 2"), "{place}");
+    assert_eq!(both.h(&h, "lastname").as_deref(), Some("Ode"), "{place}");
+    both.world.portal.borrow_mut().clear_faults();
+    both.h_edit(&h, &[("lastname", "Dyer")]);
+    settle(&both).await;
+    let now = (both.h(&h, "phone"), both.s(&s, "Phone"), both.h(&h, "lastname"), both.s(&s, "LastName"));
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(now, (text("030 2"), text("030 2"), text("Dyer"), text("Dyer")), "{place}: {:?}", both.reviews());
+    both.assert_quiet(PEOPLE).await;
+}
+
+/// Between reading a record and writing it there is a moment; `strict` closes it.
+#[tokio::test(start_paused = true)]
+async fn an_edit_between_our_reading_and_our_writing_is_not_overwritten_where_the_field_is_strict() {
+    let phone = "{ hubspot: phone, salesforce: Phone, rule: two_way, strict: true }";
+    let prepared = async || {
+        let mut org = org_settings();
+        org.latency_ms = 1_000;
+        let both = Both::with(&Config::people(&[EMAIL, LAST, phone], WIDE), portal_settings(), org);
+        let (h, s) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com"), ("Phone", "030 1")]).await;
+        both.wait(7_200).await;
+        both.done(PEOPLE).await;
+        both.h_edit(&h, &[("phone", "030 2")]);
+        both.wait(60).await;
+        (both, h, s)
+    };
+    let (clean, ..) = prepared().await;
+    let started = clean.world.clock.elapsed();
+    clean.run(PEOPLE).await;
+    let took = clean.world.clock.elapsed() - started;
+    let mut races = 0;
+    for at in (0..took.as_millis()).step_by(250) {
+        let (both, h, s) = prepared().await;
+        both.mark();
+        let edit = async {
+            both.world.clock.sleep(Duration::from_millis(u64::try_from(at).unwrap())).await;
+            both.s_edit(&s, &[("Phone", "030 9")]);
+        };
+        futures_util::future::join(both.run(PEOPLE), edit).await;
+        races += both.world.org.borrow().log().iter().filter(|call| call.status == 412).count();
+        settle(&both).await;
+        let now = (both.h(&h, "phone"), both.s(&s, "Phone"));
+        let nines = Some("030 9".to_owned());
+        let asked = both.review_kinds() == [hubferry::sync::model::ReviewKind::Conflict];
+        let place = format!("edited after {at} ms: {now:?} {:?}", both.reviews());
+        assert_eq!(now.1, nines, "{place}");
+        assert!(now.0 == nines || asked, "{place}");
+        both.assert_quiet(PEOPLE).await;
+    }
+    assert!(races > 0, "the moment was never met");
 }

@@ -298,6 +298,10 @@ impl Org {
                     job.state = State::Failed;
                 }
             },
+            _ if self.settings.bulk.fail_after.is_some_and(|rows| job.done >= rows) => {
+                job.state = State::Failed;
+                job.error = Some("InternalServerError : an unexpected error occurred".to_owned());
+            }
             _ => {
                 let writer = Writer { now: at, user: job.user.clone(), person: false, allow_duplicates: false };
                 let end = (job.done + CHUNK).min(job.rows.len());

@@ -97,11 +97,13 @@ pub struct BulkPace {
     pub queue_ms: u64,
     /// For each chunk of 200 rows (ingest) or 2,000 rows (query).
     pub chunk_ms: u64,
+    /// An ingest job is given up as a whole after so many rows: what was written before stays.
+    pub fail_after: Option<usize>,
 }
 
 impl Default for BulkPace {
     fn default() -> Self {
-        Self { queue_ms: 2_000, chunk_ms: 400 }
+        Self { queue_ms: 2_000, chunk_ms: 400, fail_after: None }
     }
 }
 
