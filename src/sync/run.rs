@@ -68,7 +68,7 @@ const DELETES_AT_ONCE: usize = 100;
 const REFUSALS_MAX: usize = 20_000;
 
 /// Put-off records that one run looks at again.
-const TODO_MAX: usize = 20_000;
+const PUT_OFF_MAX: usize = 20_000;
 
 /// Time that is kept for saving and the run's end.
 const END_RESERVE: Duration = Duration::from_secs(20);
@@ -598,7 +598,7 @@ impl Job {
     }
 
     async fn todo_phase(&mut self) -> Result<bool> {
-        let todos = self.todos.list(TODO_MAX).await?;
+        let todos = self.todos.list(PUT_OFF_MAX).await?;
         for side in [Side::Salesforce, Side::Hubspot] {
             let own: Vec<&Todo> = todos.iter().filter(|todo| todo.side == side).collect();
             for lot in own.chunks(self.chunk_size()) {
