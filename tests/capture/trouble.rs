@@ -148,3 +148,21 @@ async fn who_is_restored_while_the_snapshot_is_taken_is_captured() {
     world.finish(first, 900).await;
     assert_equal(&world, &lines(&world, OUTPUT).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_calls_of_all_invocations_are_counted_whatever_of_their_work_was_kept() {
+    let mut settings = settings();
+    settings.latency.fixed_ms = 700;
+    let world = World::with(&config(""), settings);
+    seed(&world, 3_000);
+    later(&world, 60).await;
+    let first = tick(&world, 12).await;
+    assert_eq!(first.outcome, Outcome::Yielded);
+    // In the middle, calls that lead to nothing.
+    world.portal.borrow_mut().add_fault(Fault::always(What::Status(502)).times(9));
+    let last = world.finish(first, 40).await;
+    assert_eq!(last.outcome, Outcome::Done, "{last:?}");
+    assert!(last.invocations > 2, "{}", last.invocations);
+    let made = world.portal.borrow().counts().requests;
+    assert_eq!(last.calls.total, made, "{last:?}");
+}
