@@ -7,7 +7,8 @@
 //! |---|---|
 //! | [`mod@format`] | a plan as a file |
 //! | `planner` | what a batch would change |
-//! | `scan` | a pass over the whole file: repeated keys, `preflight: full` |
+//! | `scan` | a pass over the whole file: repeated keys |
+//! | `preflight` | such a pass before the first write: `preflight: full` |
 //! | `replay` | a plan at work: what is written is what is still as it was |
 //! | `inverse` | before-images become the plan of an undo |
 //! | [`values`] | when two values are the same to HubSpot |
@@ -17,6 +18,7 @@
 pub mod format;
 mod inverse;
 mod planner;
+mod preflight;
 pub(super) mod replay;
 mod scan;
 pub mod values;
