@@ -16,6 +16,11 @@ use crate::{
     watch::Watch,
 };
 
+/// Where the function keeps working files, and may read.
+const WORKING_FOLDER: &str = "state/import/";
+/// Bytes of a plan that are copied at once.
+const PIECE_BYTES: u64 = 8 * 1024 * 1024;
+
 /// What `hubferry apply` is asked for.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
@@ -61,13 +66,18 @@ pub(crate) fn undo(options: &UndoOptions) -> Result<u8> {
 async fn work(options: &Options) -> Result<u8> {
     let watch = Rc::new(Watch::new());
     let doors = doors::open(&options.place, Use::Work, Some(watcher(&watch))).await?;
-    let source = source(&doors, &options.plan)?;
+    let given = source(&doors, &options.plan)?;
+    let (source, copy) = within_reach(&doors, given).await?;
     let turn = async |deadline: Deadline, owner: String| -> hubferry::Result<Answer> {
         Box::pin(plan::apply(&doors.app, &source, deadline, &owner)).await
     };
     let report = Box::pin(turns::to_the_end(&doors.app, &watch, turn)).await;
     watch.clear();
     let report = report?;
+    if let Some(copy) = copy.filter(|_| report.outcome.is_final()) {
+        // What stays is of no use to anybody, and does no harm.
+        let _ = doors.app.env().objects.delete(&copy).await;
+    }
     if options.json {
         text::json_line(&serde_json::to_value(&report)?)?;
     } else {
@@ -100,6 +110,35 @@ fn source(doors: &Doors, plan: &str) -> Result<SourceObject> {
     };
     let (bucket, key) = (location.bucket, location.key);
     Ok(SourceObject { bucket, key, version_id: None, etag: None, size: None, sequencer, event_time: None })
+}
+
+/// A plan in S3, where the function can go on with it: its role reads the folder of working files and not any key. What lies elsewhere is copied there; the copy is
+/// named by what is in it, so that the same plan is the same run. A local file, or state of this machine, stays where it is.
+async fn within_reach(doors: &Doors, given: SourceObject) -> Result<(SourceObject, Option<Location>)> {
+    let from = Location::new(&given.bucket, &given.key);
+    if !doors.shared || from.is_local() || given.key.starts_with(WORKING_FOLDER) {
+        return Ok((given, None));
+    }
+    let objects = &doors.app.env().objects;
+    let plan = objects.head(&from, None).await?;
+    let name: String = plan.etag.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect();
+    let bucket = doors.settings_bucket.as_ref().unwrap_or(&given.bucket);
+    let to = Location::new(bucket, format!("{WORKING_FOLDER}plans/{name}.jsonl"));
+    if !objects.head(&to, None).await.is_ok_and(|copy| copy.size == plan.size) {
+        let mut upload = objects.upload(&to, "application/x-ndjson").await?;
+        let mut at = 0;
+        while at < plan.size {
+            let bytes = objects.read(&plan, at..plan.size.min(at + PIECE_BYTES)).await?;
+            if bytes.is_empty() {
+                break;
+            }
+            at += bytes.len() as u64;
+            upload.write(&bytes).await?;
+        }
+        upload.finish().await?;
+    }
+    let source = SourceObject { bucket: to.bucket.clone(), key: to.key.clone(), ..given };
+    Ok((source, Some(to)))
 }
 
 async fn take_back(options: &UndoOptions) -> Result<u8> {

@@ -53,7 +53,7 @@ use crate::{
     app::{Answer, App},
     clock::{Deadline, run_id},
     codes,
-    config::{Format, Import},
+    config::{Format, Import, Mode},
     csv::records::Start,
     error::{Error, ErrorKind, Result},
     event::SourceObject,
@@ -69,6 +69,9 @@ use crate::{
 
 /// Bytes of a plan's end in which its last line is looked for.
 const TAIL_BYTES: u64 = 1024 * 1024;
+
+/// What a person should know who applied a plan of mode `mirror`.
+const MIRROR_NOTE: &str = "after a plan was applied the import begins to remember anew: its next file is sent whole, and archives nothing that only this file held";
 
 /// As a run's settings: its source is a plan.
 pub(super) const PLAN_SETTINGS: &str = "plan";
@@ -372,6 +375,10 @@ impl Job {
         }
         if self.plan.is_none() {
             self.make_properties(&header).await?;
+            if header.mode.as_deref() == word(&Mode::Mirror).as_deref() {
+                // A plan holds no rows, so that what it delivers cannot be compared with the next file's.
+                self.note(MIRROR_NOTE.to_owned());
+            }
         }
         let start = match is_first {
             true => Start::default(),

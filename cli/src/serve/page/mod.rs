@@ -116,7 +116,7 @@ fn framed(stage: &Stage, title: &str, at: &str, live: Option<&str>, main: &str) 
     for (address, name) in [("/review", "Review"), ("/files", "Files"), ("/settings", "Settings")] {
         links.push((address.to_owned(), name.to_owned()));
     }
-    let waiting = stage.desk().undecided();
+    let waiting = review::waiting(&stage.desk());
     let mut html = String::with_capacity(main.len() + 2_048);
     let _ = write!(
         html,
@@ -134,10 +134,8 @@ fn framed(stage: &Stage, title: &str, at: &str, live: Option<&str>, main: &str) 
     );
     for (address, name) in links {
         let here = if address == at { " aria-current=\"page\"" } else { "" };
-        let badge = match waiting {
-            1.. if address == "/review" => {
-                format!(" <span class=\"badge\">{waiting}<span class=\"visually-hidden\"> to decide</span></span>")
-            }
+        let badge = match address.as_str() {
+            "/review" => format!(" <span id=\"waiting\">{waiting}</span>"),
             _ => String::new(),
         };
         let _ = writeln!(html, "<li><a href=\"{}\"{here}>{}{badge}</a></li>", Esc(&address), Esc(&name));

@@ -69,6 +69,7 @@ pub(super) fn parts(stage: &Stage) -> Vec<(&'static str, String)> {
         ("said", said),
         ("notices", notices(stage)),
         ("review", super::review::summary(&stage.desk())),
+        ("waiting", super::review::waiting(&stage.desk())),
     ]
 }
 

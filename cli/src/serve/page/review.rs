@@ -69,6 +69,7 @@ pub(super) fn parts(stage: &Stage) -> Vec<(&'static str, String)> {
         ("syncs", syncs(stage, &desk)),
         ("refused", refused(stage, &desk)),
         ("said", said(&desk, &decided)),
+        ("waiting", waiting(&desk)),
     ]
 }
 
@@ -76,6 +77,14 @@ pub(super) fn parts(stage: &Stage) -> Vec<(&'static str, String)> {
 fn said(desk: &Desk, decisions: &[Decision]) -> String {
     let last = decisions.first().map(|last| format!("{} ", outcome(last).1)).unwrap_or_default();
     Esc(&format!("{last}{} to decide.", desk.undecided())).to_string()
+}
+
+/// How much there is to decide, beside the link that leads here; nothing if there is nothing.
+pub(super) fn waiting(desk: &Desk) -> String {
+    match desk.undecided() {
+        0 => String::new(),
+        count => format!("<span class=\"badge\">{count}<span class=\"visually-hidden\"> to decide</span></span>"),
+    }
 }
 
 /// What the first page says of it.
@@ -290,19 +299,21 @@ fn choices(html: &mut String, stage: &Stage, review: &Review, sync: Option<&Sync
     let offered = words::choices(review.kind);
     let about = review.field.as_ref().map(|field| format!(" for {}", field.hubspot)).unwrap_or_default();
     html.push_str(&begin("row decide"));
-    for word in offered.iter().copied().filter(|word| *word != "value") {
+    // As in the table above: HubSpot first.
+    for word in ["hubspot", "salesforce", "keep"].into_iter().filter(|word| offered.contains(word)) {
         let (_, means) = words::meaning(review, word);
-        let label = match word {
-            "hubspot" => "HubSpot's".to_owned(),
-            "salesforce" => "Salesforce's".to_owned(),
-            _ => "Keep both".to_owned(),
+        let label = match (word, &review.field) {
+            ("hubspot", Some(_)) => "Take HubSpot's value",
+            ("salesforce", Some(_)) => "Take Salesforce's value",
+            (_, Some(_)) => "Keep both",
+            (_, None) => means.as_str(),
         };
         let _ = write!(
             html,
-            "<button id=\"{word}-{id}\" name=\"choose\" value=\"{word}\" title=\"{}\">{label}<span class=\"visually-hidden\">{}: {}</span></button> ",
+            "<button id=\"{word}-{id}\" name=\"choose\" value=\"{word}\" title=\"{}\">{}<span class=\"visually-hidden\">{}</span></button> ",
             Esc(&means),
+            Esc(label),
             Esc(&about),
-            Esc(&means)
         );
     }
     if !review.candidates.is_empty() && offered.contains(&"value") && review.field.is_none() {

@@ -413,7 +413,7 @@ fn the_page_says_what_there_is_to_review() {
         format!("href=\"/salesforce/default/Contact/{person}\""),
         "action=\"/review/k3f9x2m7qa\"".to_owned(),
         "name=\"shown\" value=\"1767225600000-3\"".to_owned(),
-        "Salesforce&#39;s value is written in HubSpot".to_owned(),
+        "Take Salesforce&#39;s value".to_owned(),
         "REQUIRED_FIELD_MISSING".to_owned(),
     ] {
         assert!(html.contains(&needed), "{needed}: {html}");
