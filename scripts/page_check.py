@@ -94,7 +94,7 @@ def conflict(tab, page):
     edit(tab, hubspot, "phone", "+1 555 010 0199")
     tab.open(page + "review")
     tab.click("button[name=job][value=sync]")
-    tab.wait("document.querySelector('#queue .review')", "the conflict in the queue", 120)
+    tab.wait("document.querySelector('#queue .review') && document.querySelector('#syncs .outcome.good')", "the conflict in the queue", 120)
     queue = tab.text("#queue")
     for part in ("phone / Phone", "+1 555 010 0100", "+1 555 010 0199", "Changed on both sides"):
         check(part in queue, f"the queue shows {part}")
@@ -124,7 +124,7 @@ def conflict(tab, page):
     edit(tab, hubspot, "phone", "+1 555 010 0133")
     tab.open(page + "review")
     tab.click("button[name=job][value=sync]")
-    tab.wait("document.querySelector('#queue input[name=value]')", "the second conflict in the queue", 120)
+    tab.wait("document.querySelector('#queue input[name=value]') && document.querySelector('#syncs .outcome.good')", "the second conflict in the queue", 120)
     tab.fill("#queue input[name=value]", "+1 555 010 0144")
     tab.press("Enter")
     tab.wait("document.querySelector('#decisions li:first-child .good')", "that the value was written")

@@ -18,6 +18,8 @@ use crate::{
 
 /// Where the function keeps working files, and may read.
 const WORKING_FOLDER: &str = "state/import/";
+/// Of a ULID.
+const RUN_ID_CHARS: usize = 26;
 /// Bytes of a plan that are copied at once.
 const PIECE_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -67,17 +69,13 @@ async fn work(options: &Options) -> Result<u8> {
     let watch = Rc::new(Watch::new());
     let doors = doors::open(&options.place, Use::Work, Some(watcher(&watch))).await?;
     let given = source(&doors, &options.plan)?;
-    let (source, copy) = within_reach(&doors, given).await?;
+    let source = within_reach(&doors, given).await?;
     let turn = async |deadline: Deadline, owner: String| -> hubferry::Result<Answer> {
         Box::pin(plan::apply(&doors.app, &source, deadline, &owner)).await
     };
     let report = Box::pin(turns::to_the_end(&doors.app, &watch, turn)).await;
     watch.clear();
     let report = report?;
-    if let Some(copy) = copy.filter(|_| report.outcome.is_final()) {
-        // What stays is of no use to anybody, and does no harm.
-        let _ = doors.app.env().objects.delete(&copy).await;
-    }
     if options.json {
         text::json_line(&serde_json::to_value(&report)?)?;
     } else {
@@ -113,17 +111,19 @@ fn source(doors: &Doors, plan: &str) -> Result<SourceObject> {
 }
 
 /// A plan in S3, where the function can go on with it: its role reads the folder of working files and not any key. What lies elsewhere is copied there; the copy is
-/// named by what is in it, so that the same plan is the same run. A local file, or state of this machine, stays where it is.
-async fn within_reach(doors: &Doors, given: SourceObject) -> Result<(SourceObject, Option<Location>)> {
+/// named by what is in it and stays, so that the same plan is the same run. A local file, or state of this machine, stays where it is.
+async fn within_reach(doors: &Doors, given: SourceObject) -> Result<SourceObject> {
     let from = Location::new(&given.bucket, &given.key);
     if !doors.shared || from.is_local() || given.key.starts_with(WORKING_FOLDER) {
-        return Ok((given, None));
+        return Ok(given);
     }
     let objects = &doors.app.env().objects;
     let plan = objects.head(&from, None).await?;
-    let name: String = plan.etag.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect();
+    // In the form of a run's id, where `hubferry erase` looks.
+    let name: String =
+        plan.etag.to_uppercase().chars().filter(char::is_ascii_alphanumeric).take(RUN_ID_CHARS).collect();
     let bucket = doors.settings_bucket.as_ref().unwrap_or(&given.bucket);
-    let to = Location::new(bucket, format!("{WORKING_FOLDER}plans/{name}.jsonl"));
+    let to = Location::new(bucket, format!("{WORKING_FOLDER}plans/{name:0>RUN_ID_CHARS$}/plan.jsonl"));
     if !objects.head(&to, None).await.is_ok_and(|copy| copy.size == plan.size) {
         let mut upload = objects.upload(&to, "application/x-ndjson").await?;
         let mut at = 0;
@@ -137,8 +137,7 @@ async fn within_reach(doors: &Doors, given: SourceObject) -> Result<(SourceObjec
         }
         upload.finish().await?;
     }
-    let source = SourceObject { bucket: to.bucket.clone(), key: to.key.clone(), ..given };
-    Ok((source, Some(to)))
+    Ok(SourceObject { bucket: to.bucket, key: to.key, ..given })
 }
 
 async fn take_back(options: &UndoOptions) -> Result<u8> {

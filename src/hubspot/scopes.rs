@@ -62,8 +62,7 @@ mod tests {
     #[test]
     fn the_scope_that_is_missing_is_named_where_hubspot_tells_what_there_is() {
         let granted = ["oauth".to_owned(), "crm.objects.contacts.read".to_owned(), "e-commerce".to_owned()];
-        let missing =
-            |object: &str, access| missing(Some(&granted), &needed(&ObjectType(object.to_owned()), access));
+        let missing = |object: &str, access| missing(Some(&granted), &needed(&ObjectType(object.to_owned()), access));
         assert_eq!(missing("contacts", Access::Read), None);
         assert_eq!(missing("0-1", Access::Write).as_deref(), Some("crm.objects.contacts.write"));
         assert_eq!(missing("notes", Access::Read), None, "who may see contacts may see what was said to them");

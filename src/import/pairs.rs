@@ -34,6 +34,9 @@ const PAIRS_WORTH_A_CALL: usize = 200;
 /// Association calls at once: they have a limit of their own, and a thousand pairs each.
 const PAIR_CALLS_MAX: usize = 2;
 
+/// Labels that HubSpot defines: of a record's companies only one is the primary one.
+const OF_HUBSPOT: &str = "HUBSPOT_DEFINED";
+
 /// What pairs are of.
 #[derive(Clone, Copy)]
 pub(super) struct Ends<'a> {
@@ -66,7 +69,17 @@ pub(super) async fn keep_images(
             _ => continue,
         };
         let name = label.and_then(|label| label.label.as_deref());
-        body.push_str(&pair_image(from, to, name, (near, far), was).to_string());
+        let mut image = pair_image(from, to, name, (near, far), was);
+        // HubSpot takes the label of the primary company from the one that had it.
+        let had_it = known.get(near).into_iter().flatten().find(|(other, types)| {
+            label.is_some_and(|label| {
+                label.category == OF_HUBSPOT && types.iter().any(|one| one.type_id == label.type_id)
+            }) && *other != far
+        });
+        if let (Some((other, _)), Some(pair)) = (had_it, image.get_mut("pair").and_then(Value::as_object_mut)) {
+            pair.insert("moved_from".to_owned(), other.as_str().into());
+        }
+        body.push_str(&image.to_string());
         body.push('\n');
     }
     if body.is_empty() { Ok(()) } else { objects.put(at, Bytes::from(body), "application/x-ndjson").await }
@@ -157,7 +170,8 @@ impl Flow<'_> {
                 self.pairs_in_flight += 1;
                 self.pair_calls += 1;
                 let (folder, objects) = (self.job.state_folder(), self.job.env.objects.clone());
-                let name = format!("{}before-{:06}-{:08}-pairs.jsonl", folder.key, self.job.lease.fence, self.pair_calls);
+                let name =
+                    format!("{}before-{:06}-{:08}-pairs.jsonl", folder.key, self.job.lease.fence, self.pair_calls);
                 let images = self.job.import.before_images.then(|| Location::new(&folder.bucket, name));
                 self.in_flight.push(Box::pin(async move {
                     if let Some(at) = images {

@@ -14,7 +14,6 @@ use hubferry::{
         resources::Resource,
         scopes::{self, Access},
     },
-    record::ObjectType,
     import::{
         check::check,
         plan::{
@@ -22,6 +21,7 @@ use hubferry::{
             format::{Header, PlanReject},
         },
     },
+    record::ObjectType,
 };
 use serde_json::{Value, json};
 
@@ -129,7 +129,7 @@ async fn the_settings(doors: &Doors, as_json: bool) -> Result<u8> {
         }
         lines.push(String::new());
         lines.push(match wrong {
-            0 => "Everything fits. What a private app's token may write, HubSpot tells only who writes.\n`hubferry check FILE` and `hubferry plan FILE` look at a file, and write nothing.".to_owned(),
+            0 => "Everything fits. What the token of a private app may write is seen by writing\nonly. `hubferry check FILE` and `hubferry plan FILE` look at a file.".to_owned(),
             1 => "1 of these does not fit.".to_owned(),
             wrong => format!("{wrong} of these do not fit."),
         });
@@ -183,7 +183,8 @@ async fn of_import(doors: &Doors, import: &Import) -> Checked {
             let objects = import.object.iter().chain(import.records.iter().map(|record| &record.object));
             let lacking = objects.filter_map(|object| scope(granted.as_deref(), object, Access::Write));
             let of_mapping = problems.into_iter();
-            let of_mapping = of_mapping.map(|problem| (problem.code.as_str().to_owned(), problem.message, problem.hint));
+            let of_mapping =
+                of_mapping.map(|problem| (problem.code.as_str().to_owned(), problem.message, problem.hint));
             of_mapping.chain(lacking).collect()
         }
         Err(error) => vec![problem_of(&error)],

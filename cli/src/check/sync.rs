@@ -81,10 +81,7 @@ fn needs(sync: &Sync, found: &Setup) -> Vec<Problem> {
         &sync.salesforce_object,
         &found.salesforce_field,
         &found.salesforce,
-        format!(
-            "`hubferry sync {} --setup` says how it is made; or the integration user may not see it.",
-            sync.name
-        ),
+        format!("`hubferry sync {} --setup` says how it is made; or the integration user may not see it.", sync.name),
     );
     let hint = codes::MAPPING_INVALID.hint();
     let of_fields = found.problems.iter().map(|problem| {
@@ -99,7 +96,9 @@ fn needs(sync: &Sync, found: &Setup) -> Vec<Problem> {
 fn writes_hubspot(sync: &Sync) -> bool {
     let writes = |rule| !matches!(rule, SyncRule::AlwaysHubspot | SyncRule::DontSync);
     // The Salesforce id goes into HubSpot's record in any case where one is made in Salesforce.
-    creates(sync, SyncCreate::Salesforce) || creates(sync, SyncCreate::Hubspot) || sync.fields.iter().any(|field| writes(field.rule))
+    creates(sync, SyncCreate::Salesforce)
+        || creates(sync, SyncCreate::Hubspot)
+        || sync.fields.iter().any(|field| writes(field.rule))
 }
 
 fn creates(sync: &Sync, side: SyncCreate) -> bool {
@@ -144,7 +143,8 @@ mod tests {
         hubferry::config::load::parse(&settings, "x").unwrap().syncs.remove(0)
     }
 
-    const TO_HUBSPOT: &str = "create: hubspot, fields: [{ hubspot: email, salesforce: Email, rule: always_salesforce }]";
+    const TO_HUBSPOT: &str =
+        "create: hubspot, fields: [{ hubspot: email, salesforce: Email, rule: always_salesforce }]";
     const BOTH: &str = "deletes: propagate, fields: [{ hubspot: email, salesforce: Email, rule: two_way }]";
 
     #[test]
@@ -152,7 +152,8 @@ mod tests {
         let mut schema = ObjectSchema::new("Contact", None, Vec::new());
         assert_eq!(allowed(&one(BOTH), &schema), Vec::new());
         (schema.createable, schema.updateable, schema.deletable) = (false, false, false);
-        let words = |sync: &Sync| -> Vec<String> { allowed(sync, &schema).into_iter().map(|(_, text, _)| text).collect() };
+        let words =
+            |sync: &Sync| -> Vec<String> { allowed(sync, &schema).into_iter().map(|(_, text, _)| text).collect() };
         assert_eq!(words(&one(BOTH)).len(), 3);
         assert_eq!(words(&one(TO_HUBSPOT)), ["the integration user may not change records of Contact"]);
 

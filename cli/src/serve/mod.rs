@@ -79,6 +79,10 @@ pub(crate) struct Options {
 
 /// Runs it until Ctrl-C; returns the exit code. Call it while the process has one thread: it sets the environment.
 pub(crate) fn run(options: &Options) -> Result<u8> {
+    text::and_json(options.json, work(options))
+}
+
+fn work(options: &Options) -> Result<u8> {
     let (accounts, orgs) = settings::names(options.config.as_deref())?;
     let ports = Ports::bind(options.port, &accounts, &orgs)?;
     let home = Home::open(options.state.as_deref())?;

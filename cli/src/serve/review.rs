@@ -32,6 +32,7 @@ use hubferry::{
 use hubferry_simulator::aws::Cloud;
 use hyper::{Request, Response};
 use jiff::Timestamp;
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -230,6 +231,10 @@ pub(super) async fn clerk(environment: Environment, stage: Arc<Stage>, mut tasks
             Ok(process) => Box::pin(decide(process, &task)).await,
             Err(error) => Decided::Failed(error.message().to_owned(), error.hint().to_owned()),
         };
+        if matches!(decided, Decided::Waits(_)) {
+            // Soon, also where no schedule comes; asked too much, the next sync does it.
+            stage.ask(json!({ "job": "sync" }));
+        }
         stage.decided(task.number, decided);
         // Who made it may have gone on to another page.
         let _ = task.done.send(());

@@ -100,7 +100,14 @@ fn arguments_that_make_no_sense_are_exit_code_2_and_nothing_on_standard_output()
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{name}: {output:?}");
         assert!(text(&output.stderr).contains("--no-such-option"), "{name}: {output:?}");
     }
-    for words in [&["imprt"][..], &["review"], &["import"], &["sync", "--plan"], &["review", "resolve", "x"], &["plan", "a", "--format", "pdf"]] {
+    for words in [
+        &["imprt"][..],
+        &["review"],
+        &["import"],
+        &["sync", "--plan"],
+        &["review", "resolve", "x"],
+        &["plan", "a", "--format", "pdf"],
+    ] {
         assert_eq!(run(folder.path(), words).status.code(), Some(2), "{words:?}");
     }
     assert!(text(&run(folder.path(), &["imprt"]).stderr).contains("import"), "a near name is told");
@@ -228,7 +235,13 @@ fn a_schema_that_does_not_fit_is_noticed() {
         found.len()
     };
     assert_eq!(found(serde_json::json!({ "a": null, "b": "x" })), 0);
-    for wrong in [serde_json::json!({}), serde_json::json!({ "a": 1 }), serde_json::json!({ "a": "", "c": 1 }), serde_json::json!([]), serde_json::json!({ "a": "", "b": "y" })] {
+    for wrong in [
+        serde_json::json!({}),
+        serde_json::json!({ "a": 1 }),
+        serde_json::json!({ "a": "", "c": 1 }),
+        serde_json::json!([]),
+        serde_json::json!({ "a": "", "b": "y" }),
+    ] {
         assert_eq!(found(wrong.clone()), 1, "{wrong}");
     }
 }

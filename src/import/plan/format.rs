@@ -233,6 +233,9 @@ pub struct PlanAssociation {
     /// Its key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_key: Option<String>,
+    /// Undo: the record that had the label before, of those of which only one has it at a time; it gets it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub back_to: Option<String>,
 }
 
 /// A row that would be rejected.

@@ -138,6 +138,7 @@ fn inverse_pair(image: &Value) -> Option<PlanAssociation> {
         label: text("label"),
         from_id: Some(text("from_id")?),
         to_id: Some(text("to_id")?),
+        back_to: text("moved_from"),
         ..PlanAssociation::default()
     })
 }

@@ -233,6 +233,7 @@ impl Plan {
             from_key,
             to_id,
             to_key,
+            back_to: None,
         });
     }
 
@@ -456,5 +457,7 @@ impl Delivery {
 /// Calls of applying so much: for each kind of write a read and a write per 100 records; associations.
 pub(super) fn calls_of(totals: &Totals) -> u64 {
     let batches = |count: u64| count.div_ceil(BATCH_INPUTS_MAX as u64);
-    2 * (batches(totals.create) + batches(totals.update) + batches(totals.archive)) + batches(totals.associations) + 2 * batches(totals.parted)
+    2 * (batches(totals.create) + batches(totals.update) + batches(totals.archive))
+        + batches(totals.associations)
+        + 2 * batches(totals.parted)
 }

@@ -74,7 +74,9 @@ impl Delivery {
                 let adoptions = self.account.would_adopt(&self.object, &self.key, known, keys, deadline).await?;
                 let found = |adoption: Adoption| match (adoption.reason(&self.object, &self.key), adoption) {
                     (Some(reason), _) => Err(reason),
-                    (None, Adoption::Known { id } | Adoption::Adopted { id }) => Ok(Some(Found { id, ..Found::default() })),
+                    (None, Adoption::Known { id } | Adoption::Adopted { id }) => {
+                        Ok(Some(Found { id, ..Found::default() }))
+                    }
                     (None, _) => Ok(None),
                 };
                 adoptions.into_iter().map(found).collect()
@@ -210,10 +212,9 @@ impl Job {
         let allowed = self.import.abort_if_rejected;
         loop {
             let mut turn = Turn::new(self.progress.preflight.clone(), loaded.lanes.len());
-            let more = some_rows(&mut source, &mut loaded, &mut |loaded, row| {
-                Ok(turn.take(&loaded.lanes, row, &mut seen))
-            })
-            .await?;
+            let more =
+                some_rows(&mut source, &mut loaded, &mut |loaded, row| Ok(turn.take(&loaded.lanes, row, &mut seen)))
+                    .await?;
             if let Err(error) = turn.look_up(&loaded.lanes, self.calls_until()).await {
                 // What was found before these rows is kept; they are looked at again.
                 self.save_preflight(&mut log).await?;
@@ -315,7 +316,12 @@ fn told(found: &PreflightReport) -> String {
         repeated => format!(", {repeated} with a key that came before"),
     };
     let records: Vec<String> = found.records.iter().map(|(object, expected)| told_of(object, expected)).collect();
-    format!("preflight: {} rows, {} of them rejects{again}; expected: {}", found.rows, found.rejected, records.join("; "))
+    format!(
+        "preflight: {} rows, {} of them rejects{again}; expected: {}",
+        found.rows,
+        found.rejected,
+        records.join("; ")
+    )
 }
 
 fn told_of(object: &str, expected: &Expected) -> String {

@@ -410,7 +410,13 @@ fn refused(stage: &Stage, desk: &Desk) -> String {
 }
 
 /// The record on the other side that this one is kept in step with, as far as the record says.
-pub(super) fn counterpart(stage: &Stage, side: Side, place: &str, object: &str, value: impl Fn(&str) -> String) -> String {
+pub(super) fn counterpart(
+    stage: &Stage,
+    side: Side,
+    place: &str,
+    object: &str,
+    value: impl Fn(&str) -> String,
+) -> String {
     let settings = stage.settings();
     let mut html = String::new();
     for sync in &settings.config.syncs {

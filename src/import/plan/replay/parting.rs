@@ -43,6 +43,8 @@ impl Replay {
         let near: BTreeSet<String> = pairs.iter().map(|parting| parting.ids.0.clone()).collect();
         let known = self.account.associations(from, to, &near, deadline).await?;
         let (mut places, mut ids, mut body) = (Vec::new(), Vec::new(), String::new());
+        // Who gets a label back that the run moved.
+        let mut backs: Vec<(String, String)> = Vec::new();
         for Parting { at, pair, ids: (near, far) } in pairs {
             let types = known.get(&near).and_then(|far_ends| far_ends.get(&far));
             let Some(types) = types else {
@@ -63,7 +65,10 @@ impl Replay {
                 Tie::Unlabel => "labelled",
                 _ if !others.is_empty() => {
                     let what = format!("{from} {near} and {to} {far} are kept together");
-                    let reason = format!("{what}, because they were given another label since: {}", super::batch::listed(&others));
+                    let reason = format!(
+                        "{what}, because they were given another label since: {}",
+                        super::batch::listed(&others)
+                    );
                     set(delivered, at, Delivered::Refused(Reason::new(codes::CHANGED_SINCE, reason)));
                     continue;
                 }
@@ -76,6 +81,9 @@ impl Replay {
             let name = label.and_then(|label| label.label.as_deref());
             body.push_str(&pair_image(from, to, name, (&near, &far), was).to_string());
             body.push('\n');
+            if let Some(other) = pair.back_to.filter(|_| types.iter().any(is_ours)) {
+                backs.push((near.clone(), other));
+            }
             places.push(at);
             ids.push((near, far));
         }
@@ -83,6 +91,15 @@ impl Replay {
             return Ok(());
         }
         self.objects.put(images, Bytes::from(body), "application/x-ndjson").await?;
+        // First: once the pair is apart nobody knows any more that the label was the run's.
+        if !backs.is_empty() {
+            // One that is not associated any more is left alone.
+            let still: Vec<(String, String)> = backs
+                .into_iter()
+                .filter(|(near, other)| known.get(near).is_some_and(|far_ends| far_ends.contains_key(other)))
+                .collect();
+            self.account.associate(from, to, label, &still, deadline).await?;
+        }
         match (tie, label) {
             (Tie::Unlabel, Some(label)) => self.account.take_labels_off(from, to, label, &ids, deadline).await?,
             _ => self.account.dissociate(from, to, &ids, deadline).await?,
