@@ -65,14 +65,18 @@ def link(job):
 
 def edit(tab, record, field, value):
     """Changes a field of a record, as a person does."""
-    tab.open(f"{record}?property={field}")
+    address = f"{record}?property={field}"
+    tab.open(address)
+    tab.wait(f"location.href === {json.dumps(address)} && document.querySelector('#value')", f"the form for {field}")
     tab.fill("#value", value)
     tab.click("form.edit button")
-    tab.wait(f"document.body.innerText.includes('{field} was changed')", f"the message about {field}")
+    # The form leads back to the record. An earlier edit may have left the same message.
+    tab.wait(f"!location.search && document.body.innerText.includes({json.dumps(value)})", f"{field} as it was written")
 
 
 def shown(tab, record, value):
     tab.open(record)
+    tab.wait(f"location.href === {json.dumps(record)} && document.querySelector('#change')", "the record")
     check(value in tab.js("document.body.innerText"), f"{record.split('/')[3]} holds {value}")
 
 
@@ -113,7 +117,7 @@ def conflict(tab, page):
     print("and about what is as it was, by keyboard:")
     tab.js("document.querySelector('#queue button[value=salesforce]').focus()")
     tab.press("Enter")
-    tab.wait("document.querySelector('#decisions .good')", "that it was carried out")
+    tab.wait("document.querySelector('#decisions li:first-child .good')", "that it was carried out")
     check("1 updated in HubSpot" in tab.text("#decisions"), tab.text("#decisions").splitlines()[0])
     check("nothing to decide" in tab.text("#queue"), "the queue is empty")
     shown(tab, salesforce, "+1 555 010 0111")
@@ -127,7 +131,8 @@ def conflict(tab, page):
     tab.wait("document.querySelector('#queue input[name=value]') && document.querySelector('#syncs .outcome.good')", "the second conflict in the queue", 120)
     tab.fill("#queue input[name=value]", "+1 555 010 0144")
     tab.press("Enter")
-    tab.wait("document.querySelector('#decisions li:first-child .good')", "that the value was written")
+    written = "document.querySelectorAll('#decisions li').length === 3 && document.querySelector('#decisions li:first-child .good')"
+    tab.wait(written, "that the value was written")
     shown(tab, salesforce, "+1 555 010 0144")
     shown(tab, hubspot, "+1 555 010 0144")
 

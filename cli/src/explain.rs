@@ -70,7 +70,7 @@ fn unknown(wanted: &str) -> String {
     near.sort_by(|a, b| b.0.total_cmp(&a.0));
     let near: Vec<&str> = near.into_iter().take(SUGGESTIONS_MAX).map(|(_, name)| name).collect();
     let advice = match near.as_slice() {
-        [] => String::new(),
+        [] => "; `hubferry explain` lists them all".to_owned(),
         names => format!("; did you mean {}?", names.join(", ")),
     };
     format!("there is no error code {wanted}{advice}")
