@@ -149,7 +149,7 @@ async fn take_back(options: &UndoOptions) -> Result<u8> {
     }
     if options.plan {
         let written = Written::begin(&options.output, &format!("undo-{}", plain(&options.run)))?;
-        let planning = plan::plan_undo(&doors.app, &options.run, options.keep_created, written.sink());
+        let planning = Box::pin(plan::plan_undo(&doors.app, &options.run, options.keep_created, written.sink()));
         let totals = turns::stoppable(doors.app.env(), &watch, planning).await;
         watch.clear();
         let totals = totals??;

@@ -65,7 +65,7 @@ async fn work(options: &Options) -> Result<u8> {
     match &options.file {
         Some(file) => {
             let named = Named { file: file.clone(), name: options.name.clone() };
-            the_file(&doors, &watch, &named, options.json).await
+            Box::pin(the_file(&doors, &watch, &named, options.json)).await
         }
         None => the_settings(&doors, options.json).await,
     }
