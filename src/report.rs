@@ -288,6 +288,33 @@ pub struct CaptureReport {
     pub lag_seconds: Option<u64>,
 }
 
+/// What the pass over a whole file found before its first write. Counts are as if every row were sent; keys that come up again are counted once, as far
+/// as one invocation remembers them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PreflightReport {
+    /// Rows of the file.
+    pub rows: u64,
+    /// Those that would be rejected: for what they hold, or for what HubSpot holds (a key that exists or does not, by the import's mode).
+    pub rejected: u64,
+    /// Rows whose key came up in an earlier row.
+    pub repeated: u64,
+    /// What would become of the records, by object type.
+    pub records: BTreeMap<String, Expected>,
+}
+
+/// Records of one object type, by what would become of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Expected {
+    /// Made: no record has the key.
+    pub create: u64,
+    /// Changed, or found as they should be.
+    pub update: u64,
+    /// Archived.
+    pub archive: u64,
+}
+
 /// What the run cost, for the bill.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -415,6 +442,9 @@ pub struct Report {
     /// Of a sync: what it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<SyncReport>,
+    /// `preflight: full`: what was found before the first write; absent without it, and as long as the pass goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<PreflightReport>,
     /// How the run came along; null where that was not looked at, or the run took less than a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pace: Option<Pace>,

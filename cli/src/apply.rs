@@ -16,6 +16,13 @@ use crate::{
     watch::Watch,
 };
 
+/// Where the function keeps working files, and may read.
+const WORKING_FOLDER: &str = "state/import/";
+/// Of a ULID.
+const RUN_ID_CHARS: usize = 26;
+/// Bytes of a plan that are copied at once.
+const PIECE_BYTES: u64 = 8 * 1024 * 1024;
+
 /// What `hubferry apply` is asked for.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
@@ -61,7 +68,8 @@ pub(crate) fn undo(options: &UndoOptions) -> Result<u8> {
 async fn work(options: &Options) -> Result<u8> {
     let watch = Rc::new(Watch::new());
     let doors = doors::open(&options.place, Use::Work, Some(watcher(&watch))).await?;
-    let source = source(&doors, &options.plan)?;
+    let given = source(&doors, &options.plan)?;
+    let source = within_reach(&doors, given).await?;
     let turn = async |deadline: Deadline, owner: String| -> hubferry::Result<Answer> {
         Box::pin(plan::apply(&doors.app, &source, deadline, &owner)).await
     };
@@ -102,6 +110,36 @@ fn source(doors: &Doors, plan: &str) -> Result<SourceObject> {
     Ok(SourceObject { bucket, key, version_id: None, etag: None, size: None, sequencer, event_time: None })
 }
 
+/// A plan in S3, where the function can go on with it: its role reads the folder of working files and not any key. What lies elsewhere is copied there; the copy is
+/// named by what is in it and stays, so that the same plan is the same run. A local file, or state of this machine, stays where it is.
+async fn within_reach(doors: &Doors, given: SourceObject) -> Result<SourceObject> {
+    let from = Location::new(&given.bucket, &given.key);
+    if !doors.shared || from.is_local() || given.key.starts_with(WORKING_FOLDER) {
+        return Ok(given);
+    }
+    let objects = &doors.app.env().objects;
+    let plan = objects.head(&from, None).await?;
+    // In the form of a run's id, where `hubferry erase` looks.
+    let name: String =
+        plan.etag.to_uppercase().chars().filter(char::is_ascii_alphanumeric).take(RUN_ID_CHARS).collect();
+    let bucket = doors.settings_bucket.as_ref().unwrap_or(&given.bucket);
+    let to = Location::new(bucket, format!("{WORKING_FOLDER}plans/{name:0>RUN_ID_CHARS$}/plan.jsonl"));
+    if !objects.head(&to, None).await.is_ok_and(|copy| copy.size == plan.size) {
+        let mut upload = objects.upload(&to, "application/x-ndjson").await?;
+        let mut at = 0;
+        while at < plan.size {
+            let bytes = objects.read(&plan, at..plan.size.min(at + PIECE_BYTES)).await?;
+            if bytes.is_empty() {
+                break;
+            }
+            at += bytes.len() as u64;
+            upload.write(&bytes).await?;
+        }
+        upload.finish().await?;
+    }
+    Ok(SourceObject { bucket: to.bucket, key: to.key, ..given })
+}
+
 async fn take_back(options: &UndoOptions) -> Result<u8> {
     let watch = Rc::new(Watch::new());
     let doors = doors::open(&options.place, Use::Work, Some(watcher(&watch))).await?;
@@ -111,7 +149,7 @@ async fn take_back(options: &UndoOptions) -> Result<u8> {
     }
     if options.plan {
         let written = Written::begin(&options.output, &format!("undo-{}", plain(&options.run)))?;
-        let planning = plan::plan_undo(&doors.app, &options.run, options.keep_created, written.sink());
+        let planning = Box::pin(plan::plan_undo(&doors.app, &options.run, options.keep_created, written.sink()));
         let totals = turns::stoppable(doors.app.env(), &watch, planning).await;
         watch.clear();
         let totals = totals??;

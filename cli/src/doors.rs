@@ -76,6 +76,10 @@ pub(crate) struct Doors {
     pub(crate) state: String,
     /// The local state file does not exist.
     pub(crate) no_state: bool,
+    /// State is in the table: the function goes on with what is cut off here.
+    pub(crate) shared: bool,
+    /// The bucket of the settings, where they are in one: the function's.
+    pub(crate) settings_bucket: Option<String>,
 }
 
 /// Opens them.
@@ -109,9 +113,10 @@ pub(crate) async fn open(options: &Place, wish: Use, watcher: Option<Watcher>) -
     };
     let absolute = std::path::absolute(&folder).with_context(|| format!("{} cannot be found", folder.display()))?;
     let files = Rc::new(LocalFiles::new(&absolute, elsewhere));
-    let mut no_state = false;
+    let (mut no_state, mut shared) = (false, false);
     let (table, state): (Rc<dyn Table>, String) = match (&clients, table_name) {
         (Some(clients), Some(name)) => {
+            shared = true;
             let said = format!("the DynamoDB table {name}");
             (Rc::new(DynamoTable::new(clients.dynamodb.clone(), name)), said)
         }
@@ -145,7 +150,11 @@ pub(crate) async fn open(options: &Place, wish: Use, watcher: Option<Watcher>) -
         watcher,
         stop: Cell::new(false),
     };
-    Ok(Doors { app: App::new(Rc::new(env), Rc::new(config))?, files, state, no_state })
+    let settings_bucket = match source {
+        ConfigSource::Object(location) => Some(location.bucket),
+        ConfigSource::Path(_) => None,
+    };
+    Ok(Doors { app: App::new(Rc::new(env), Rc::new(config))?, files, state, no_state, shared, settings_bucket })
 }
 
 /// An app for an account of which there are no settings yet. `account` is its entry under `hubspot`, as YAML, called `default`. Nothing is

@@ -2,8 +2,11 @@
 
 use std::io::Write;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use hubferry::{Error, codes};
 use serde_json::json;
+
+use crate::text;
 
 /// Code and page, by code.
 static PAGES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/pages.rs"));
@@ -30,7 +33,16 @@ pub(crate) fn run(code: Option<&str>, as_json: bool, out: &mut dyn Write) -> Res
         return Ok(());
     };
     let wanted = code.trim().to_uppercase().replace('-', "_");
-    let Some((code, page)) = PAGES.iter().find(|(name, _)| *name == wanted) else { bail!(unknown(&wanted)) };
+    let Some((code, page)) = PAGES.iter().find(|(name, _)| *name == wanted) else {
+        let error = anyhow::Error::from(
+            Error::invalid(codes::NAME_UNKNOWN, unknown(&wanted))
+                .with_hint("`hubferry explain` without a code lists them all."),
+        );
+        if as_json {
+            text::json_error(&error)?;
+        }
+        return Err(error);
+    };
     if as_json {
         let hint = hubferry::codes::Code::named(code).map(|code| code.hint());
         writeln!(out, "{}", json!({ "code": code, "hint": hint, "page": page }))?;
@@ -58,10 +70,10 @@ fn unknown(wanted: &str) -> String {
     near.sort_by(|a, b| b.0.total_cmp(&a.0));
     let near: Vec<&str> = near.into_iter().take(SUGGESTIONS_MAX).map(|(_, name)| name).collect();
     let advice = match near.as_slice() {
-        [] => "`hubferry explain` lists them all".to_owned(),
-        names => format!("did you mean {}?", names.join(", ")),
+        [] => "; `hubferry explain` lists them all".to_owned(),
+        names => format!("; did you mean {}?", names.join(", ")),
     };
-    format!("there is no error code {wanted}; {advice}")
+    format!("there is no error code {wanted}{advice}")
 }
 
 #[cfg(test)]

@@ -65,7 +65,8 @@ static CAPTURE_HELP: LazyLock<String> = LazyLock::new(|| {
   hubferry capture contacts
   hubferry capture contacts --verify
   hubferry capture contacts --verify --full --json
-  HUBSPOT_ACCESS_TOKEN=… hubferry capture contacts --local    without any AWS account";
+  HUBSPOT_ACCESS_TOKEN=… hubferry capture contacts --local
+                                          without any AWS account";
     format!("{examples}\n\n{}", doors::HELP)
 });
 
@@ -82,7 +83,8 @@ static IMPORT_HELP: LazyLock<String> = LazyLock::new(|| {
   hubferry import incoming/contacts/a.csv
   hubferry import export.csv --as contacts
   hubferry import s3://bucket/incoming/contacts/a.csv --json
-  HUBSPOT_ACCESS_TOKEN=… hubferry import export.csv --as contacts --local    without any AWS account";
+  HUBSPOT_ACCESS_TOKEN=… hubferry import export.csv --as contacts --local
+                                          without any AWS account";
     format!("{examples}\n\n{}", doors::HELP)
 });
 
@@ -166,7 +168,7 @@ static REPORT_HELP: LazyLock<String> = LazyLock::new(|| {
 
 /// Drop a CSV in S3 and find it in HubSpot.
 #[derive(Debug, Parser)]
-#[command(name = "hubferry", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "hubferry", version, after_help = EXIT_CODES, max_term_width = 80)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -310,11 +312,14 @@ enum Command {
     },
     /// Print completions for a shell.
     #[command(
-        after_help = "Example:\n  hubferry completions bash > ~/.local/share/bash-completion/completions/hubferry"
+        after_help = "Example:\n  hubferry completions bash \\\n    > ~/.local/share/bash-completion/completions/hubferry"
     )]
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+        /// Print one line of JSON: `{"shell","script"}`.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -414,10 +419,15 @@ fn run(command: Command) -> Result<u8> {
         Command::Explain { code, json } => explain::run(code.as_deref(), json, &mut out)?,
         Command::Init(options) => init::run(&options, &mut out)?,
         Command::Schema { .. } => writeln!(out, "{}", hubferry::config::load::SCHEMA.trim_end())?,
-        Command::Completions { shell } => {
+        Command::Completions { shell, json } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "hubferry", &mut script);
-            out.write_all(&script)?;
+            if json {
+                let script = String::from_utf8_lossy(&script);
+                writeln!(out, "{}", serde_json::json!({ "shell": shell.to_string(), "script": script }))?;
+            } else {
+                out.write_all(&script)?;
+            }
         }
     }
     out.flush()?;

@@ -215,7 +215,7 @@ fn resolved_text(resolved: &Resolved, doors: &Doors, colour: bool) -> String {
 }
 
 /// What a run has written, in a sentence.
-fn written(report: &Report) -> String {
+pub(crate) fn written(report: &Report) -> String {
     let Some(sync) = &report.sync else { return "nothing was written".to_owned() };
     let mut parts = Vec::new();
     for (writes, name) in [(&sync.hubspot, "HubSpot"), (&sync.salesforce, "Salesforce")] {
@@ -296,7 +296,7 @@ impl<'r> From<&'r Review> for Told<'r> {
 }
 
 /// What can be decided about it.
-fn choices(kind: ReviewKind) -> &'static [&'static str] {
+pub(crate) fn choices(kind: ReviewKind) -> &'static [&'static str] {
     match kind {
         ReviewKind::Conflict | ReviewKind::Flip | ReviewKind::Taken => &["salesforce", "hubspot", "value", "keep"],
         ReviewKind::Duplicate | ReviewKind::Identity => &["value", "keep"],
@@ -320,7 +320,7 @@ fn refused_json(sync: &str, refused: &Refused) -> Value {
     })
 }
 
-fn kind(kind: ReviewKind) -> &'static str {
+pub(crate) fn kind(kind: ReviewKind) -> &'static str {
     match kind {
         ReviewKind::Conflict => "conflict",
         ReviewKind::Flip => "flip",
@@ -452,7 +452,7 @@ fn review_text(review: &Review, doors: &Doors, colour: bool) -> String {
 }
 
 /// What a choice does.
-fn meaning(review: &Review, word: &'static str) -> (&'static str, String) {
+pub(crate) fn meaning(review: &Review, word: &'static str) -> (&'static str, String) {
     let side = if word == "hubspot" { Side::Hubspot } else { Side::Salesforce };
     let name = side.name();
     match (review.kind, word) {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use hubferry::{
+    app::App,
     report::Position,
     state::runs::{LastRun, RunContext},
     sync::resolve,
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     DONE,
-    doors::{self, Doors, Use},
+    doors::{self, Use},
     text::{self, WIDTH, grouped, wrap},
     turns,
 };
@@ -29,7 +30,7 @@ pub(crate) struct Options {
 
 /// All of it. What `--json` prints: members are added, and none is renamed or dropped.
 #[derive(Debug, Serialize)]
-struct Status {
+pub(crate) struct Status {
     /// When it was looked at.
     at: Timestamp,
     /// Where state is.
@@ -39,15 +40,15 @@ struct Status {
     /// The settings' captures, in their order.
     captures: Vec<Job>,
     /// The settings' syncs, in their order.
-    syncs: Vec<SyncJob>,
+    pub(crate) syncs: Vec<SyncJob>,
     /// Runs that are not over, oldest first.
     open_runs: Vec<OpenRun>,
 }
 
 #[derive(Debug, Serialize)]
-struct Job {
-    name: String,
-    account: String,
+pub(crate) struct Job {
+    pub(crate) name: String,
+    pub(crate) account: String,
     /// An import's `match`, a capture's resource.
     #[serde(skip_serializing_if = "Option::is_none")]
     r#match: Option<String>,
@@ -55,25 +56,26 @@ struct Job {
     resource: Option<String>,
     /// Of a capture or sync: where the next run goes on; null before the first run has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
-    position: Option<Value>,
+    pub(crate) position: Option<Value>,
     /// Null: it never ran to an end.
-    last_run: Option<LastRun>,
+    pub(crate) last_run: Option<LastRun>,
     /// Null: no run was ever `done`.
     last_successful_run: Option<LastRun>,
 }
 
+/// A sync.
 #[derive(Debug, Serialize)]
-struct SyncJob {
+pub(crate) struct SyncJob {
     #[serde(flatten)]
-    job: Job,
+    pub(crate) job: Job,
     /// The org, by its name in the settings.
-    org: String,
-    hubspot_object: String,
-    salesforce_object: String,
+    pub(crate) org: String,
+    pub(crate) hubspot_object: String,
+    pub(crate) salesforce_object: String,
     /// What waits for a person.
-    reviews: usize,
+    pub(crate) reviews: usize,
     /// Records and fields that one of the two will not take.
-    refused: usize,
+    pub(crate) refused: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -111,7 +113,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
 
 async fn work(options: &Options) -> Result<u8> {
     let doors = doors::open(&options.place, Use::Look, None).await?;
-    let status = Box::pin(look(&doors)).await?;
+    let status = Box::pin(look(&doors.app, &doors.state, doors.no_state)).await?;
     if options.json {
         text::json_line(&serde_json::to_value(&status)?)?;
     } else {
@@ -120,12 +122,13 @@ async fn work(options: &Options) -> Result<u8> {
     Ok(DONE)
 }
 
-async fn look(doors: &Doors) -> Result<Status> {
-    let (app, runs) = (&doors.app, doors.app.runs());
+/// Everything there is to tell. `state` is where state is, for people; with `no_state` there is none to look at.
+pub(crate) async fn look(app: &App, state: &str, no_state: bool) -> Result<Status> {
+    let runs = app.runs();
     let now = app.env().clock.now();
     let context = async |job: &str, name: &str| -> Result<(Option<LastRun>, Option<LastRun>)> {
         // Without a file there is no state, and looking makes none.
-        let context = if doors.no_state { None } else { runs.context(job, name).await? };
+        let context = if no_state { None } else { runs.context(job, name).await? };
         let parts = context.map(|RunContext { last_run, last_successful_run }| (Some(last_run), last_successful_run));
         Ok(parts.unwrap_or_default())
     };
@@ -144,7 +147,7 @@ async fn look(doors: &Doors) -> Result<Status> {
     }
     for capture in &app.config().captures {
         let (last_run, last_successful_run) = context("capture", &capture.name).await?;
-        let stream = if doors.no_state { None } else { runs.stream("capture", &capture.name).await? };
+        let stream = if no_state { None } else { runs.stream("capture", &capture.name).await? };
         let position = stream.and_then(|stream| serde_json::from_str(&stream.position).ok());
         captures.push(Job {
             name: capture.name.clone(),
@@ -159,7 +162,7 @@ async fn look(doors: &Doors) -> Result<Status> {
     let mut syncs = Vec::new();
     for sync in &app.config().syncs {
         let (last_run, last_successful_run) = context("sync", &sync.name).await?;
-        let (position, reviews, refused) = match doors.no_state {
+        let (position, reviews, refused) = match no_state {
             true => (None, 0, 0),
             false => (
                 runs.stream("sync", &sync.name).await?,
@@ -185,7 +188,7 @@ async fn look(doors: &Doors) -> Result<Status> {
             refused,
         });
     }
-    let open = if doors.no_state { Vec::new() } else { runs.open_runs().await? };
+    let open = if no_state { Vec::new() } else { runs.open_runs().await? };
     for (run_id, _) in open {
         let Some(run) = runs.get(&run_id).await?.filter(|run| run.outcome.is_none()) else { continue };
         let source = hubferry::objects::Location::new(&run.source.bucket, &run.source.key);
@@ -207,7 +210,7 @@ async fn look(doors: &Doors) -> Result<Status> {
             run_id,
         });
     }
-    Ok(Status { at: now, state: doors.state.clone(), imports, captures, syncs, open_runs })
+    Ok(Status { at: now, state: state.to_owned(), imports, captures, syncs, open_runs })
 }
 
 impl Status {

@@ -20,6 +20,14 @@ pub(crate) fn json_error(error: &anyhow::Error) -> Result<()> {
     json_line(&json!({ "error": told(error) }))
 }
 
+/// The result; an error is a line of JSON too, where `json` is asked for.
+pub(crate) fn and_json<T>(json: bool, result: Result<T>) -> Result<T> {
+    if json && let Err(error) = &result {
+        json_error(error)?;
+    }
+    result
+}
+
 /// An error as JSON: `{code,message,hint}`.
 pub(crate) fn told(error: &anyhow::Error) -> Value {
     let whole = format!("{error:#}");

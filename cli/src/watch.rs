@@ -234,8 +234,9 @@ fn describe(update: &Update, rate: Option<f64>) -> String {
 }
 
 /// One line, what matters first: it may be cut at the end.
-fn describe_sync(update: &SyncUpdate, rate: Option<f64>) -> String {
-    let phase = match &update.phase {
+/// What a sync is doing.
+pub(crate) fn phase(phase: &Phase) -> &'static str {
+    match phase {
         Phase::Open => "begins",
         Phase::Counting => "counting",
         Phase::Reviews => "what was decided",
@@ -245,7 +246,11 @@ fn describe_sync(update: &SyncUpdate, rate: Option<f64>) -> String {
         Phase::Bin(_) => "HubSpot's deletes",
         Phase::Deletes => "deletions",
         Phase::Complete => "ends",
-    };
+    }
+}
+
+fn describe_sync(update: &SyncUpdate, rate: Option<f64>) -> String {
+    let phase = phase(&update.phase);
     let mut text = format!("{}: {phase}, {} looked at", update.name, grouped(update.rows.read));
     let (hubspot, salesforce) = (&update.sync.hubspot, &update.sync.salesforce);
     for (writes, name) in [(hubspot, "HubSpot"), (salesforce, "Salesforce")] {

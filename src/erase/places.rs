@@ -86,7 +86,8 @@ pub(super) fn place_of(what: &'static str, key: &str) -> Option<(&'static str, S
             (what, import, names.find(|name| is_run(name))?)
         }
         ("working_files", [_, _, import, run_id, file]) => {
-            let what = if file.starts_with("before-") {
+            // The plan of an undo, and the copy of one that was applied, hold values as images do.
+            let what = if ["before-", "undo", "plan"].iter().any(|begin| file.starts_with(begin)) {
                 "before_images"
             } else if file.starts_with("rejects-") {
                 "rejects"
@@ -115,8 +116,12 @@ mod tests {
         {
             assert_eq!(place("before_images", image), Some(("before_images", "a".to_owned())));
         }
-        let image = format!("state/import/a/{run}/before-1-0.jsonl");
-        assert_eq!(place("working_files", image), Some(("before_images", "a".to_owned())));
+        for file in
+            ["before-1-0.jsonl", "before-1-0-pairs.jsonl", "undo.jsonl", "undo-keep-created.jsonl", "plan.jsonl"]
+        {
+            let image = format!("state/import/a/{run}/{file}");
+            assert_eq!(place("working_files", image), Some(("before_images", "a".to_owned())));
+        }
         assert_eq!(
             place("working_files", format!("state/import/a/{run}/rejects-0-1")),
             Some(("rejects", "a".to_owned()))

@@ -79,6 +79,8 @@ struct State {
     /// The newest refresh token, where it could not be written back.
     unsaved: Option<(Redacted, Redacted, String)>,
     refused: Option<(u64, Duration)>,
+    /// What the newest token may do, where HubSpot says so.
+    scopes: Option<Vec<String>>,
     /// When the secret was last read because a token may not do something.
     reread_at: Option<Duration>,
 }
@@ -172,6 +174,11 @@ impl TokenSource {
         self.renew(deadline).await.ok().filter(newer)
     }
 
+    /// The scopes that were granted with the newest token; `None` where HubSpot does not say so: only a refreshed OAuth token comes with them.
+    pub fn scopes(&self) -> Option<Vec<String>> {
+        self.state.borrow().scopes.clone()
+    }
+
     fn state_generation(&self) -> u64 {
         self.state.try_borrow().map_or(0, |state| state.generation)
     }
@@ -202,12 +209,16 @@ impl TokenSource {
     async fn renew(&self, deadline: Deadline) -> Result<Token> {
         let secret = self.parts.secrets.get(&self.parts.secret).await?;
         match parse_secret(&self.parts.secret, &secret)? {
-            Credential::Static(value) => Ok(self.hold(value, SECRET_AGE_MAX, None)),
+            Credential::Static(value) => {
+                self.state.borrow_mut().scopes = None;
+                Ok(self.hold(value, SECRET_AGE_MAX, None))
+            }
             Credential::OAuth { client_id, client_secret, refresh_token, mut all } => {
                 // A refresh token that could not be written back is newer than what the secret still holds.
                 let unsaved = self.state.borrow().unsaved.clone().filter(|(replaced, _, _)| *replaced == refresh_token);
                 let newest = unsaved.as_ref().map_or(&refresh_token, |(_, newest, _)| newest);
                 let granted = self.refresh(&client_id, &client_secret, newest, deadline).await?;
+                self.state.borrow_mut().scopes = granted.scopes.clone().filter(|scopes| !scopes.is_empty());
                 let life = Duration::from_secs(granted.expires_in);
                 let ahead = REFRESH_AHEAD.min(life / 3);
                 let token = self.hold(Redacted::new(granted.access_token), life.saturating_sub(ahead), Some(life));
@@ -314,6 +325,8 @@ impl TokenSource {
 struct Granted {
     access_token: String,
     refresh_token: Option<String>,
+    #[serde(default)]
+    scopes: Option<Vec<String>>,
     #[serde(default = "thirty_minutes")]
     expires_in: u64,
 }

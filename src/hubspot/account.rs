@@ -177,6 +177,11 @@ impl Account {
         self.limiter.counts()
     }
 
+    /// The scopes of the credential, after a first call; `None` where HubSpot does not tell them, as of a private app's token.
+    pub fn scopes(&self) -> Option<Vec<String>> {
+        self.tokens.scopes()
+    }
+
     /// Share of the account's calls of the day that is used, in percent, where it is known.
     pub fn daily_use_percent(&self) -> Option<f64> {
         self.limiter.daily_use_percent()

@@ -29,6 +29,9 @@ use crate::{
 /// Pairs of one call. HubSpot takes 2,000; half of it keeps an answer (two items a pair) small.
 pub const PAIRS_MAX: usize = 1_000;
 
+/// Pairs of one call that are taken apart.
+const CUTS_MAX: usize = 100;
+
 /// Records of one call that reads associations.
 pub const READS_MAX: usize = 1_000;
 
@@ -320,6 +323,44 @@ impl Account {
         }
     }
 
+    /// Takes pairs (near id, far id) apart, whatever their labels. Pairs that are not associated are left alone. Doing it again is safe.
+    pub async fn dissociate(
+        &self,
+        from: &ObjectType,
+        to: &ObjectType,
+        pairs: &[(String, String)],
+        deadline: Deadline,
+    ) -> Result<()> {
+        for lot in pairs.chunks(CUTS_MAX) {
+            let inputs: Vec<Value> =
+                lot.iter().map(|(near, far)| json!({ "from": { "id": near }, "to": [{ "id": far }] })).collect();
+            let what = "taking associations apart";
+            self.take(from, to, "batch/archive", &inputs, what, deadline).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(
+        &self,
+        from: &ObjectType,
+        to: &ObjectType,
+        rest: &str,
+        inputs: &[Value],
+        what: &str,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let body = Bytes::from(json!({ "inputs": inputs }).to_string());
+        let mut call = Call::post(self.paths.associations(from, to, rest), body);
+        call.bucket = Bucket::Associations;
+        let answer = self.ask(call, deadline).await?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        let refusal = super::envelope::Refusal::of_body(&answer.body);
+        let told = describe(answer.status, &refusal, true);
+        Err(Error::invalid(codes::HUBSPOT_REFUSED, format!("{what} from {from} to {to}: {told}")))
+    }
+
     /// Takes a label off pairs (near id, far id); their associations stay. Pairs that do not have it are left alone. Doing it again is safe.
     pub async fn take_labels_off(
         &self,
@@ -335,16 +376,7 @@ impl Account {
                 .iter()
                 .map(|(near, far)| json!({ "from": { "id": near }, "to": { "id": far }, "types": types }))
                 .collect();
-            let body = Bytes::from(json!({ "inputs": inputs }).to_string());
-            let mut call = Call::post(self.paths.associations(from, to, "batch/labels/archive"), body);
-            call.bucket = Bucket::Associations;
-            let answer = self.ask(call, deadline).await?;
-            if !answer.status.is_success() {
-                let refusal = super::envelope::Refusal::of_body(&answer.body);
-                let told = describe(answer.status, &refusal, true);
-                let message = format!("taking labels off associations from {from} to {to}: {told}");
-                return Err(Error::invalid(codes::HUBSPOT_REFUSED, message));
-            }
+            self.take(from, to, "batch/labels/archive", &inputs, "taking labels off associations", deadline).await?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ pub mod properties;
 pub mod read;
 pub mod records;
 pub mod resources;
+pub mod scopes;
 pub mod search;
 mod skim;
 pub mod verdict;

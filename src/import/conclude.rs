@@ -55,6 +55,7 @@ pub(crate) fn blank_report(
         position: FilePosition::default().into(),
         capture: None,
         sync: None,
+        preflight: None,
         pace: None,
         invocations: 0,
         started_at,
@@ -187,6 +188,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     report.dropped_properties.clone_from(&progress.dropped_properties);
     report.notes.clone_from(&progress.notes);
     report.limit_use_percent = progress.limit_use_percent();
+    report.preflight.clone_from(&progress.preflight.found);
     report.pace = Some(progress.pace.clone()).filter(Pace::is_curve);
     report.position = progress.position.into();
     report.invocations = u64::try_from(job.lease.invocations).unwrap_or_default();

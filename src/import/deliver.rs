@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::plan::{PlanRecord, Planned};
+use super::plan::{PlanRecord, Planned, format::PlanAssociation};
 use crate::{
     clock::Deadline,
     codes,
@@ -41,6 +41,8 @@ pub(super) enum Delivered {
     Unknown,
     /// Nothing was written; this is what would be.
     Planned(Box<PlanRecord>),
+    /// The same, of a pair of records.
+    PlannedPair(Box<PlanAssociation>),
 }
 
 /// A key as equal records have it in common.

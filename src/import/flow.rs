@@ -127,6 +127,7 @@ pub(super) async fn run(job: &mut Job, source: &mut Source, loaded: &mut Loaded)
         last_permit: Duration::ZERO,
         permits: 0,
         pairs_in_flight: 0,
+        pair_calls: 0,
     };
     let end = flow.run(source).await?;
     flow.count_limit_use();
@@ -175,6 +176,8 @@ pub(super) struct Flow<'a> {
     pub(super) last_permit: Duration,
     pub(super) permits: u64,
     pub(super) pairs_in_flight: usize,
+    /// Calls for associations that were begun: names their before-images.
+    pub(super) pair_calls: u64,
 }
 
 impl Flow<'_> {
@@ -531,6 +534,12 @@ impl Flow<'_> {
                         plan.record(PlanRecord { lines, ..*record });
                     }
                     (outcome, Some(reference), None)
+                }
+                Delivered::PlannedPair(pair) => {
+                    if let Some(plan) = &self.job.plan {
+                        plan.tie(*pair);
+                    }
+                    (RowOutcome::Updated, Some(String::new()), None)
                 }
                 Delivered::Unknown => {
                     let reason = Reason::new(

@@ -3,11 +3,27 @@
 //! A row waits for its associations as it waits for its records, so that a checkpoint never covers a row whose associations are not made.
 //! One that fails makes the row a reject and leaves the records.
 
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
 use super::{
     flow::{Flow, Landed},
     ledger::RowId,
 };
-use crate::{codes, hubspot::associations::PairVerdict, record::Reason, report::RowOutcome};
+use crate::{
+    clock::Deadline,
+    codes,
+    error::Result,
+    hubspot::{
+        account::Account,
+        associations::{AssociationType, PairVerdict},
+    },
+    objects::{Location, Objects},
+    record::{ObjectType, Reason},
+    report::RowOutcome,
+};
 
 /// Associations of one call at most. HubSpot takes 2,000; half of it keeps what is sent again after a kill small.
 const PAIRS_PER_CALL: usize = 1_000;
@@ -17,6 +33,69 @@ const PAIRS_WORTH_A_CALL: usize = 200;
 
 /// Association calls at once: they have a limit of their own, and a thousand pairs each.
 const PAIR_CALLS_MAX: usize = 2;
+
+/// Labels that HubSpot defines: of a record's companies only one is the primary one.
+const OF_HUBSPOT: &str = "HUBSPOT_DEFINED";
+
+/// What pairs are of.
+#[derive(Clone, Copy)]
+pub(super) struct Ends<'a> {
+    pub(super) from: &'a ObjectType,
+    pub(super) to: &'a ObjectType,
+    pub(super) label: Option<&'a AssociationType>,
+}
+
+/// Writes down which of these pairs will be associated, or labelled, by the call that follows: those that are already are not the run's. Before the call, like
+/// all before-images.
+pub(super) async fn keep_images(
+    account: &Account,
+    objects: &dyn Objects,
+    at: &Location,
+    ends: Ends<'_>,
+    pairs: &[(String, String)],
+    deadline: Deadline,
+) -> Result<()> {
+    let Ends { from, to, label } = ends;
+    // What is no id is refused by the call.
+    let is_id = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+    let near: BTreeSet<String> = pairs.iter().map(|(near, _)| near.clone()).filter(|near| is_id(near)).collect();
+    let known = account.associations(from, to, &near, deadline).await?;
+    let mut body = String::new();
+    for (near, far) in pairs.iter().collect::<BTreeSet<_>>() {
+        let types = known.get(near).and_then(|far_ends| far_ends.get(far));
+        let was = match (types, label) {
+            (None, _) => "apart",
+            (Some(types), Some(label)) if types.iter().all(|one| one.type_id != label.type_id) => "unlabelled",
+            _ => continue,
+        };
+        let name = label.and_then(|label| label.label.as_deref());
+        let mut image = pair_image(from, to, name, (near, far), was);
+        // HubSpot takes the label of the primary company from the one that had it.
+        let had_it = known.get(near).into_iter().flatten().find(|(other, types)| {
+            label.is_some_and(|label| {
+                label.category == OF_HUBSPOT && types.iter().any(|one| one.type_id == label.type_id)
+            }) && *other != far
+        });
+        if let (Some((other, _)), Some(pair)) = (had_it, image.get_mut("pair").and_then(Value::as_object_mut)) {
+            pair.insert("moved_from".to_owned(), other.as_str().into());
+        }
+        body.push_str(&image.to_string());
+        body.push('\n');
+    }
+    if body.is_empty() { Ok(()) } else { objects.put(at, Bytes::from(body), "application/x-ndjson").await }
+}
+
+/// A before-image of a pair: `was` is `apart`, `unlabelled`, or `associated` where it is about to be taken apart, `labelled` where its label is about to be taken
+/// off.
+pub(super) fn pair_image(
+    from: &ObjectType,
+    to: &ObjectType,
+    label: Option<&str>,
+    (near, far): (&str, &str),
+    was: &str,
+) -> Value {
+    json!({ "pair": { "from": from, "to": to, "label": label, "from_id": near, "to_id": far }, "was": was })
+}
 
 impl Flow<'_> {
     pub(super) fn settle_pairs(&mut self, rows: Vec<RowId>, verdicts: Vec<PairVerdict>) {
@@ -89,7 +168,18 @@ impl Flow<'_> {
                 let (account, from, to, label) =
                     (self.job.account.clone(), link.from_object.clone(), link.to_object.clone(), link.label.clone());
                 self.pairs_in_flight += 1;
+                self.pair_calls += 1;
+                let (folder, objects) = (self.job.state_folder(), self.job.env.objects.clone());
+                let name =
+                    format!("{}before-{:06}-{:08}-pairs.jsonl", folder.key, self.job.lease.fence, self.pair_calls);
+                let images = self.job.import.before_images.then(|| Location::new(&folder.bucket, name));
                 self.in_flight.push(Box::pin(async move {
+                    if let Some(at) = images {
+                        let ends = Ends { from: &from, to: &to, label: label.as_ref() };
+                        if let Err(error) = keep_images(&account, &*objects, &at, ends, &pairs, deadline).await {
+                            return Landed::Pairs { rows, verdicts: Err(error) };
+                        }
+                    }
                     let verdicts = account.associate(&from, &to, label.as_ref(), &pairs, deadline).await;
                     Landed::Pairs { rows, verdicts }
                 }));

@@ -27,6 +27,12 @@ pub struct ObjectSchema {
     pub name: String,
     /// What its records' ids begin with.
     pub key_prefix: Option<String>,
+    /// This user may make records.
+    pub createable: bool,
+    /// This user may change records.
+    pub updateable: bool,
+    /// This user may delete records.
+    pub deletable: bool,
     fields: BTreeMap<String, FieldSchema>,
 }
 
@@ -103,7 +109,7 @@ impl ObjectSchema {
     /// An object with these fields.
     pub fn new(name: impl Into<String>, key_prefix: Option<String>, fields: Vec<FieldSchema>) -> Self {
         let fields = fields.into_iter().map(|field| (field.name.to_lowercase(), field)).collect();
-        Self { name: name.into(), key_prefix, fields }
+        Self { name: name.into(), key_prefix, fields, createable: true, updateable: true, deletable: true }
     }
 
     /// A field, whatever the case of its name.
@@ -125,6 +131,9 @@ impl Org {
         struct Described {
             name: String,
             key_prefix: Option<String>,
+            createable: Option<bool>,
+            updateable: Option<bool>,
+            deletable: Option<bool>,
             fields: Vec<FieldSchema>,
         }
         let object = Name::new(object)?;
@@ -137,7 +146,11 @@ impl Org {
         }
         let answer = self.call(Call::get(format!("sobjects/{object}/describe")), deadline).await?;
         let described: Described = answer.json(&format!("describe {object}"))?;
-        let schema = Rc::new(ObjectSchema::new(described.name, described.key_prefix, described.fields));
+        let mut schema = ObjectSchema::new(described.name, described.key_prefix, described.fields);
+        schema.createable = described.createable.unwrap_or(true);
+        schema.updateable = described.updateable.unwrap_or(true);
+        schema.deletable = described.deletable.unwrap_or(true);
+        let schema = Rc::new(schema);
         self.schemas.borrow_mut().insert(key, Cached { at: now, schema: Rc::clone(&schema) });
         Ok(schema)
     }

@@ -6,5 +6,7 @@ mod ends;
 mod faults;
 mod golden;
 mod modes;
+mod pairs;
 mod plan;
+mod preflight;
 mod survival;

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use hubferry::{clock::Deadline, hubspot::properties::SchemaParts, record::ObjectType};
 
-use crate::{doors, turns};
+use crate::{doors, text, turns};
 
 /// What `hubferry init` is told.
 #[derive(Debug, Args)]
@@ -54,8 +54,11 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let (config, notes) = match (&options.from_conduit, &options.csv) {
         (Some(path), _) => {
-            let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-            let made = conduit::translate(&text, &options.bucket).with_context(|| path.display().to_string())?;
+            let made =
+                fs::read_to_string(path).with_context(|| format!("reading {}", path.display())).and_then(|text| {
+                    conduit::translate(&text, &options.bucket).with_context(|| path.display().to_string())
+                });
+            let made = text::and_json(options.json, made)?;
             (made.config, made.notes)
         }
         (None, Some(path)) => {

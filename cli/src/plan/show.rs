@@ -69,6 +69,7 @@ impl Summary {
             ("unchanged", totals.unchanged, "records of which nothing is to be done"),
             ("merged", totals.merged, "rows sent together with another row of the same key"),
             ("associate", totals.associations, "pairs of records"),
+            ("take apart", totals.parted, "pairs of records that the run associated"),
             (
                 "rejected",
                 totals.rejected,

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{TABLE, stage::Stage};
+use crate::{text::grouped, watch::phase};
 
 /// Runs whose reports are at hand, the newest; older ones are in the bucket.
 pub(super) const RUNS_KEPT: usize = 300;
@@ -46,7 +47,7 @@ pub(super) struct Progress {
     pub(super) rows: Counts,
     pub(super) calls: Calls,
     pub(super) in_flight: usize,
-    /// What it is doing, of a capture.
+    /// What it is doing, of a capture or a sync.
     pub(super) doing: String,
     /// Rows, or records, a second since the first look.
     pub(super) per_second: Option<u64>,
@@ -116,8 +117,18 @@ impl Board {
                 };
                 (&update.run_id, emitted, progress)
             }
-            #[allow(unreachable_patterns, reason = "a job that comes later is told by its state alone")]
-            _ => return,
+            Update::Sync(update) => {
+                let progress = Progress {
+                    per_mille: None,
+                    rows: update.rows,
+                    calls: update.calls,
+                    in_flight: 0,
+                    doing: format!("{}: {} looked at", phase(&update.phase), grouped(update.rows.read)),
+                    per_second: None,
+                    first: (now, update.rows.read),
+                };
+                (&update.run_id, update.rows.read, progress)
+            }
         };
         if let Some(before) = self.told.get(run_id) {
             progress.first = before.first;
@@ -235,6 +246,11 @@ impl Board {
     /// The runs with a report, the newest first, without those that go on.
     pub(super) fn past(&self) -> impl Iterator<Item = &Past> {
         self.past.iter().rev().filter(|(id, _)| !self.live.contains_key(*id)).map(|(_, past)| past)
+    }
+
+    /// The last run of a sync that has a report, the one that goes on aside.
+    pub(super) fn last_sync(&self, name: &str) -> Option<&Report> {
+        self.past().map(|past| &past.report).find(|report| report.job == "sync" && report.name == name)
     }
 
     /// Where a run's report is: bucket and key.

@@ -45,6 +45,8 @@ const FORM_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// For the head of a request, and for its body: nobody waits here for long.
 const HEAD_MAX: Duration = Duration::from_secs(30);
 const BODY_MAX: Duration = Duration::from_secs(120);
+/// For what a form asked for, before the page that shows it: a decision takes a handful of calls.
+const AFTER_MAX: Duration = Duration::from_secs(10);
 /// How often an event stream looks for news.
 const TICK: Duration = Duration::from_millis(400);
 /// Ticks without news after which a stream says that it is alive.
@@ -78,12 +80,14 @@ pub(super) struct Answer {
     pub(super) content_type: &'static str,
     pub(super) headers: Vec<(HeaderName, String)>,
     pub(super) body: Bytes,
+    /// What the answer waits for, for a while, so that the page that it leads to shows it.
+    pub(super) after: Option<oneshot::Receiver<()>>,
 }
 
 impl Answer {
     /// Of this type.
     pub(super) fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        Self { status, content_type, headers: Vec::new(), body: body.into() }
+        Self { status, content_type, headers: Vec::new(), body: body.into(), after: None }
     }
 
     /// Plain text.
@@ -96,6 +100,12 @@ impl Answer {
         let mut answer = Self::text(303, "");
         answer.headers.push((header::LOCATION, location.to_owned()));
         answer
+    }
+
+    /// To be given once this is done, or has taken [`AFTER_MAX`].
+    pub(super) fn after(mut self, done: oneshot::Receiver<()>) -> Self {
+        self.after = Some(done);
+        self
     }
 
     /// With one more header.
@@ -224,7 +234,12 @@ async fn answer(server: Arc<Server>, request: Request<Incoming>) -> Result<Out, 
                         if let Some(view) = page::view(&asked) {
                             return Ok(stream(&server, view));
                         }
-                        page::answer(&server.stage, &asked)
+                        let mut answer = page::answer(&server.stage, &asked);
+                        if let Some(done) = answer.after.take() {
+                            // Whatever became of it is told by the page.
+                            let _ = timeout(AFTER_MAX, done).await;
+                        }
+                        answer
                     }
                     Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => too_large(most),
                     _ => Answer::text(400, "The request ended too early.\n"),

@@ -44,8 +44,8 @@ const LOG_FILE: &str = "function.log";
 /// What the user asks for.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Settings; read again when they change. Their accounts are simulated, whatever addresses they name [default: settings that show an import
-    /// and a capture].
+    /// Settings; read again when they change. Their accounts are simulated, whatever addresses they name [default: settings that show imports, a
+    /// capture and a sync].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The page's port; 0 is any free one.
@@ -57,7 +57,7 @@ pub(crate) struct Options {
     /// The watched folder; a file's path below it is its key [default: `drop` in the folder of --state, else a temporary one].
     #[arg(long = "drop", value_name = "FOLDER")]
     inbox: Option<PathBuf>,
-    /// Seconds between two captures; 0: only on request.
+    /// Seconds between two captures, and between two syncs; 0: only on request.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     every: u64,
     /// Milliseconds that the simulated HubSpot takes for an answer, and as many more by chance.
@@ -79,6 +79,10 @@ pub(crate) struct Options {
 
 /// Runs it until Ctrl-C; returns the exit code. Call it while the process has one thread: it sets the environment.
 pub(crate) fn run(options: &Options) -> Result<u8> {
+    text::and_json(options.json, work(options))
+}
+
+fn work(options: &Options) -> Result<u8> {
     let (accounts, orgs) = settings::names(options.config.as_deref())?;
     let ports = Ports::bind(options.port, &accounts, &orgs)?;
     let home = Home::open(options.state.as_deref())?;
@@ -133,7 +137,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     result.and(page?).and(kept).map(|()| DONE)
 }
 
-/// The function, in as many instances as work at once, until somebody asks to stop. `tell` says that everything is up.
+/// The function, in as many instances as work at once, and the clerk beside it, until somebody asks to stop. `tell` says that everything is up.
 fn serve(environment: &Environment, stage: &Arc<Stage>, tell: impl FnOnce() -> Result<()>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -146,7 +150,15 @@ fn serve(environment: &Environment, stage: &Arc<Stage>, tell: impl FnOnce() -> R
             Box::pin(app::serve_lambda(environment.clone(), Some(watcher)))
         };
         let mut functions: Vec<_> = (0..INSTANCES).map(|_| function()).collect();
+        let mut clerk = stage.take_tasks().map(|tasks| {
+            let clerk = review::clerk(environment.clone(), Arc::clone(stage), tasks);
+            Box::pin(clerk) as std::pin::Pin<Box<dyn Future<Output = ()>>>
+        });
         let mut ended = std::pin::pin!(std::future::poll_fn(move |context| {
+            // He goes when nobody can decide anything any more.
+            if clerk.as_mut().is_some_and(|clerk| clerk.as_mut().poll(context).is_ready()) {
+                clerk = None;
+            }
             for function in &mut functions {
                 if let std::task::Poll::Ready(served) = function.as_mut().poll(context) {
                     return std::task::Poll::Ready(served);

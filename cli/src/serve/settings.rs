@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use hubferry::config::{Config, load};
+use hubferry::{
+    config::{Config, load},
+    sync::fields::links_of,
+};
 use hubferry_simulator::{
     aws::{Rule, Target, events::Shape},
     hubspot::{self, Portal, PortalSettings, PropertyDefinition},
@@ -150,8 +153,9 @@ impl Settings {
             }
         }
         for sync in self.config.syncs.iter().filter(|sync| sync.hubspot == account) {
-            let links = sync.links.as_ref().map_or("sf_contact_id_ext", |links| links.hubspot_property.as_str());
-            key(sync.hubspot_object.as_str(), links);
+            if let Some(links) = links_of(sync) {
+                key(sync.hubspot_object.as_str(), &links.hubspot_property);
+            }
         }
         for import in self.config.imports.iter().filter(|import| import.hubspot == account && !import.create_properties)
         {
@@ -213,7 +217,7 @@ pub(super) fn folder(pattern: &str) -> &str {
     literal.rfind('/').and_then(|at| literal.get(..=at)).unwrap_or_default()
 }
 
-/// Imports, a capture and both places, commented.
+/// Imports, a capture, a sync and both places, commented.
 fn default_text(places: &Places) -> String {
     let hubspot = places.hubspot.get("default").map_or("http://127.0.0.1", String::as_str);
     let secret = world::SECRET;
@@ -260,6 +264,18 @@ captures:
     compression: none
     lag_seconds: 5
     trailing_seconds: 60
+syncs:
+  - name: people                               # contacts here are contacts there, both ways
+    hubspot_object: contacts
+    salesforce_object: Contact
+    fields:
+      - {{ hubspot: email, salesforce: Email, rule: two_way }}
+      - {{ hubspot: firstname, salesforce: FirstName, rule: two_way }}
+      - {{ hubspot: lastname, salesforce: LastName, rule: two_way, placeholder: \"[unknown]\" }}
+      - {{ hubspot: phone, salesforce: Phone, rule: two_way }}
+      - {{ hubspot: jobtitle, salesforce: Title, rule: prefer_salesforce_unless_blank }}
+    limits: {{ creates: 50000, updates: 50000, blanks: 1000, deletes: 20 }}
+data: s3://{BUCKET}/                      # reports of syncs
 "
     )
 }

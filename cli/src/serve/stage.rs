@@ -33,6 +33,7 @@ use tokio::{
 use super::{
     BUCKET, CONFIG_KEY, QUEUE, TABLE,
     board::Board,
+    review::{self, DECISIONS_KEPT, Decided, Decision, Desk, TASKS_MAX, Task},
     settings::{Places, Settings},
 };
 use crate::{
@@ -50,6 +51,9 @@ const IMPORTS_AT_ONCE: usize = 2;
 pub(super) const INSTANCES: usize = IMPORTS_AT_ONCE + 1;
 /// How often runs that were cut off are looked for.
 const RESUME_EVERY: Duration = Duration::from_secs(30);
+/// From the start to the first capture, and to the first sync: whoever opens the page at once sees them begin.
+const CAPTURE_AFTER: Duration = Duration::from_secs(3);
+const SYNC_AFTER: Duration = Duration::from_secs(5);
 /// What the page asked the function to do and that has not begun.
 const ASKED_MAX: usize = 8;
 /// Messages that the page shows.
@@ -60,6 +64,8 @@ const ORG_LATENCY_MS: (u64, u64) = (80, 80);
 const ANNOUNCED_MAX: usize = 200;
 /// Rows of the sample file.
 pub(super) const SAMPLE_ROWS: u32 = 1_000;
+/// How old what is shown of the review queue may be.
+const DESK_AGE_MS: i64 = 400;
 /// Contacts that the simulated org has at the beginning.
 const ORG_CONTACTS: usize = 12;
 
@@ -173,6 +179,14 @@ pub(super) struct Stage {
     board: Mutex<Board>,
     notices: Mutex<VecDeque<Notice>>,
     asked: channel::Sender<Value>,
+    /// What was seen of the review queue last, and when.
+    desk: Mutex<Option<(Timestamp, Arc<Desk>)>>,
+    /// What people decided on the page, the newest first.
+    decisions: Mutex<VecDeque<Decision>>,
+    numbers: AtomicU64,
+    clerk: channel::Sender<Task>,
+    /// The clerk's end, until he takes it.
+    tasks: Mutex<Option<channel::Receiver<Task>>>,
     state: Option<PathBuf>,
     /// Edits by people, which no place counts.
     edits: AtomicU64,
@@ -292,6 +306,55 @@ impl Stage {
         self.asked.try_send(event).is_ok()
     }
 
+    /// What there is to decide, and how the syncs are.
+    pub(super) fn desk(&self) -> Arc<Desk> {
+        let mut kept = lock(&self.desk);
+        let now = now();
+        if let Some((at, desk)) = &*kept
+            && (0..DESK_AGE_MS).contains(&(now.as_millisecond() - at.as_millisecond()))
+        {
+            return Arc::clone(desk);
+        }
+        let desk = Arc::new(review::look(self));
+        *kept = Some((now, Arc::clone(&desk)));
+        desk
+    }
+
+    /// Tells one decision from another.
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Gives the clerk something to carry out. `false`: he has too much to do.
+    pub(super) fn hand_over(&self, task: Task, decision: Decision) -> bool {
+        let mut decisions = lock(&self.decisions);
+        let taken = self.clerk.try_send(task).is_ok();
+        if taken {
+            decisions.push_front(decision);
+            decisions.truncate(DECISIONS_KEPT);
+        }
+        taken
+    }
+
+    /// What became of a decision.
+    pub(super) fn decided(&self, number: u64, state: Decided) {
+        if let Some(decision) = lock(&self.decisions).iter_mut().find(|decision| decision.number == number) {
+            decision.state = state;
+        }
+        // What was looked at before is old.
+        *lock(&self.desk) = None;
+    }
+
+    /// What was decided on the page, the newest first.
+    pub(super) fn decisions(&self) -> Vec<Decision> {
+        lock(&self.decisions).iter().cloned().collect()
+    }
+
+    /// What the clerk works through. Once.
+    pub(super) fn take_tasks(&self) -> Option<channel::Receiver<Task>> {
+        lock(&self.tasks).take()
+    }
+
     /// The report of a run, and its stored text.
     pub(super) fn report(&self, run_id: &str) -> Option<(Report, bytes::Bytes)> {
         let (bucket, key) = self.board().stored_at(run_id)?;
@@ -378,6 +441,7 @@ impl Services {
         let (stop, mut stopped) = oneshot::channel();
         let (ready, started) = mpsc::channel();
         let (asked, mut asks) = channel::channel::<Value>(ASKED_MAX);
+        let (clerk, tasks) = channel::channel(TASKS_MAX);
         let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
             runtime.block_on(async move {
                 let mut tasks = JoinSet::new();
@@ -430,6 +494,11 @@ impl Services {
             board: Mutex::default(),
             notices: Mutex::default(),
             asked,
+            desk: Mutex::default(),
+            decisions: Mutex::default(),
+            numbers: AtomicU64::new(1),
+            clerk,
+            tasks: Mutex::new(Some(tasks)),
             state: wishes.state,
             edits: AtomicU64::new(0),
             kept: Mutex::default(),
@@ -469,8 +538,13 @@ fn kept_file(folder: &Path, kind: &str, name: &str) -> PathBuf {
 fn schedules(settings: &Settings, every: Option<Duration>) -> Vec<Schedule> {
     let mut all =
         vec![Schedule { first_after: Duration::from_secs(2), every: RESUME_EVERY, input: json!({ "job": "resume" }) }];
-    if let Some(every) = every.filter(|_| !settings.config.captures.is_empty()) {
-        all.push(Schedule { first_after: Duration::from_secs(3), every, input: json!({ "job": "capture" }) });
+    for (job, first_after, is_there) in [
+        ("capture", CAPTURE_AFTER, !settings.config.captures.is_empty()),
+        ("sync", SYNC_AFTER, !settings.config.syncs.is_empty()),
+    ] {
+        if let Some(every) = every.filter(|_| is_there) {
+            all.push(Schedule { first_after, every, input: json!({ "job": job }) });
+        }
     }
     all
 }

@@ -1,6 +1,7 @@
 //! Jobs from the command line as a user runs them: the real binary, a simulated HubSpot and an embedded AWS on loopback.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not seen as tests")]
 
+mod commands;
 mod erase;
 mod import;
 mod look;

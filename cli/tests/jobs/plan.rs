@@ -2,10 +2,10 @@
 
 use std::{fs, process::Stdio, thread, time::Duration};
 
-use hubferry_simulator::hubspot::{PortalSettings, server::machine_clock};
+use hubferry_simulator::hubspot::{OAuthClient, PortalSettings, server::machine_clock};
 use serde_json::Value;
 
-use crate::world::{World, files, json_of, text};
+use crate::world::{BUCKET, TABLE, World, files, json_of, text};
 
 /// A world in which one of the file's contacts is there.
 fn world() -> World {
@@ -232,4 +232,59 @@ fn memory_does_not_grow_with_the_file() {
         most.push(peaks);
     }
     assert!(most[1] < most[0] + 16 * 1024, "kilobytes: {most:?}");
+}
+
+#[test]
+fn a_plan_in_s3_is_applied_from_where_the_function_may_read_it() {
+    let world = world().with_cloud();
+    let cloud = world.cloud.clone().unwrap();
+    world.write("a.csv", &World::contacts(150));
+    let (planned, code) = world.json(&["plan", "a.csv", "--as", "contacts"]);
+    assert_eq!(code, 0, "{planned}");
+    let plan = fs::read(world.path("a.plan.jsonl")).unwrap();
+    cloud.s3().put(BUCKET, "anywhere/a.plan.jsonl", plan).unwrap();
+    let uri = format!("s3://{BUCKET}/anywhere/a.plan.jsonl");
+    world.portal().configure(|settings| (settings.latency.fixed_ms, settings.limits.burst) = (700, Some(10)));
+    let mut child = world.command(&["apply", &uri, "--json"]);
+    let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let copies = || cloud.s3().keys(BUCKET, "state/import/plans/");
+    // While it is at work it can be gone on with from there, whatever becomes of this process.
+    for _ in 0..300 {
+        if !cloud.sort_keys(TABLE, "open", 1).is_empty() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(copies().len(), 1);
+    let output = child.wait_with_output().unwrap();
+    let (report, code) = json_of(&output);
+    assert_eq!((&report["outcome"], &report["rows"]["created"], code), (&"done".into(), &149.into(), 0), "{report}");
+    assert!(report["source"]["uri"].as_str().unwrap().contains("/state/import/plans/"), "{report}");
+    world.portal().configure(|settings| (settings.latency.fixed_ms, settings.limits.burst) = (0, Some(1_000)));
+    let (again, _) = world.json(&["apply", &uri]);
+    assert_eq!((&again["outcome"], &again["run_id"]), (&"duplicate".into(), &report["run_id"]), "{again}");
+    assert_eq!(copies().len(), 1, "one plan is one copy");
+}
+
+#[test]
+fn a_check_names_the_scope_that_a_credential_lacks_where_hubspot_tells_what_it_has() {
+    let oauth = OAuthClient {
+        client_id: "id".to_owned(),
+        client_secret: "secret".to_owned(),
+        refresh_tokens: vec!["refresh".to_owned()],
+        scopes: vec!["oauth".to_owned(), "crm.objects.contacts.read".to_owned()],
+        expires_in: 1_800,
+    };
+    let world = World::with(PortalSettings { oauth: Some(oauth), ..PortalSettings::unlimited() }).with_cloud();
+    let secret = r#"{"client_id":"id","client_secret":"secret","refresh_token":"refresh"}"#;
+    world.cloud.clone().unwrap().secrets().put("hubferry/hubspot", secret);
+    let (told, code) = world.json(&["check"]);
+    assert_eq!(code, 1, "{told}");
+    let of = |what: &str| {
+        let checked = told["checked"].as_array().unwrap().iter();
+        checked.clone().find(|one| one["what"].as_str().unwrap().starts_with(what)).unwrap()["problems"].clone()
+    };
+    assert_eq!(of("capture people"), serde_json::json!([]), "it only reads");
+    assert_eq!(of("import contacts")[0]["code"], "SCOPES_MISSING", "{told}");
+    assert!(of("import contacts")[0]["message"].as_str().unwrap().contains("crm.objects.contacts.write"), "{told}");
 }

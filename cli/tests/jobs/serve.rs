@@ -132,3 +132,36 @@ fn a_cloud_that_is_not_kept_leaves_nothing_behind() {
     assert_eq!(cloud.signal("-INT"), Some(0));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_schedule_keeps_the_two_simulated_systems_in_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Command::new(env!("CARGO_BIN_EXE_hubferry"))
+        .args(["serve", "--json", "--every", "1", "--latency", "0"])
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let cloud = Cloud { process, told: serde_json::from_str(&line).unwrap() };
+    let in_step = |cloud: &Cloud| {
+        let page = cloud.page("/review");
+        page.contains("<span class=\"outcome good\">done") && page.contains("HubSpot <time")
+    };
+    let mut looks = 0;
+    while !in_step(&cloud) {
+        looks += 1;
+        assert!(looks < LOOKS, "{}", cloud.page("/review"));
+        thread::sleep(Duration::from_millis(100));
+    }
+    // Whoever was in Salesforce only is in HubSpot, and leads to the counterpart.
+    let list = cloud.page("/salesforce/default/Contact?q=example");
+    let record =
+        list.split("href=\"").find_map(|rest| rest.split('"').next().filter(|at| at.contains("/Contact/003"))).unwrap();
+    let record = cloud.page(record);
+    assert!(record.contains("Kept in step by sync people with HubSpot"), "{record}");
+    assert!(cloud.page("/").contains("HubSpot contacts and Salesforce Contact"), "the run is listed");
+    assert_eq!(cloud.signal("-INT"), Some(0));
+}

@@ -13,7 +13,10 @@ use hubferry_simulator::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{World, json_of, text};
+use crate::{
+    commands::fits,
+    world::{World, json_of, text},
+};
 
 struct Both {
     world: World,
@@ -119,6 +122,32 @@ fn what_a_sync_needs_is_said_and_the_property_is_made_on_request() {
 }
 
 #[test]
+fn a_check_sees_what_a_sync_needs_and_what_does_not_fit_and_writes_nothing() {
+    let both = Both::new("      - { hubspot: nickname, salesforce: Titel, rule: two_way }\n");
+    let before = (both.world.portal().state(), both.org().state());
+    let (told, code) = both.json(&["check"]);
+    assert_eq!((code, &told["ok"]), (1, &json!(false)), "{told}");
+    let checked = told["checked"].as_array().unwrap();
+    let of = |what: &str| checked.iter().find(|one| one["what"].as_str().unwrap().starts_with(what)).unwrap();
+    assert!(of("org default")["told"].as_str().unwrap().contains("organization 00D"), "{told}");
+    let problems = of("sync people")["problems"].as_array().unwrap();
+    let codes: Vec<&str> = problems.iter().map(|problem| problem["code"].as_str().unwrap()).collect();
+    assert!(codes.contains(&"SYNC_SETUP") && codes.contains(&"MAPPING_INVALID"), "{told}");
+    let all = told.to_string();
+    for part in ["`sf_contact_id_ext`", "--setup --create", "fields[4]", "nickname", "Titel", "Title"] {
+        assert!(all.contains(part), "{part}: {told}");
+    }
+    assert_eq!((both.world.portal().state(), both.org().state()), before);
+    assert!(!both.world.path(".hubferry").exists(), "looking makes nothing");
+
+    let both = Both::with_people("");
+    let (told, code) = both.json(&["check"]);
+    assert_eq!((code, &told["ok"]), (0, &json!(true)), "{told}");
+    let lines = both.lines(&["check"]).join("\n");
+    assert!(lines.contains("sync people  contacts and Contact") && lines.contains("4 pairs of fields"), "{lines}");
+}
+
+#[test]
 fn a_plan_shows_every_step_and_writes_nothing_and_the_run_does_what_it_said() {
     let both = Both::with_people("");
     let state = || (both.world.portal().state(), both.org().state());
@@ -183,6 +212,7 @@ fn a_conflict_is_listed_shown_and_resolved_as_the_person_says() {
 
     let (list, code) = both.json(&["review", "list", "--sync", "people"]);
     assert_eq!((code, list.as_array().map(Vec::len)), (0, Some(1)), "{list}");
+    fits("review-list", &list);
     let review = &list[0];
     assert_eq!(
         (&review["kind"], &review["hubspot"], &review["salesforce"]),
@@ -196,6 +226,7 @@ fn a_conflict_is_listed_shown_and_resolved_as_the_person_says() {
     assert!(shown.contains("HubSpot phone") && shown.contains("salesforce"), "{shown}");
     let status = both.json(&["status"]).0;
     assert_eq!(status["syncs"][0]["reviews"], 1, "{status}");
+    fits("status", &status);
 
     // Changed in the meantime: what was shown does not stand any more.
     both.world.portal().edit(machine_clock(), "contacts", &contact, &[("phone", "+1 555 010 0177")]);
@@ -221,6 +252,7 @@ fn what_one_side_refuses_is_listed_with_the_reason_and_no_value() {
     assert_eq!(report["rows"]["rejected"], 1, "{report}");
     let (list, code) = both.json(&["review", "list", "--refused"]);
     assert_eq!((code, list.as_array().map(Vec::len)), (0, Some(1)), "{list}");
+    fits("review-refused", &list);
     assert_eq!((&list[0]["code"], &list[0]["sync"]), (&json!("REQUIRED_FIELD_MISSING"), &json!("people")), "{list}");
     assert!(!list.to_string().contains("5550100"), "{list}");
     assert!(both.lines(&["review", "list", "--refused"]).join("\n").contains("REQUIRED_FIELD_MISSING"));

@@ -179,10 +179,41 @@ pub struct PlanRecord {
     pub lines: Vec<u64>,
 }
 
-/// Two records that are to be associated. What is associated already is not looked at: associating twice changes nothing.
+/// What is to be done with a pair of records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tie {
+    /// They are associated, with the label if there is one. What is associated already is not looked at: doing it twice changes nothing.
+    #[default]
+    Associate,
+    /// Undo: the run associated them, and they are taken apart.
+    Part,
+    /// Undo: the run gave them the label, which is taken off.
+    Unlabel,
+}
+
+impl Tie {
+    fn is_associate(&self) -> bool {
+        *self == Self::Associate
+    }
+
+    /// The word in plans.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Associate => "associate",
+            Self::Part => "part",
+            Self::Unlabel => "unlabel",
+        }
+    }
+}
+
+/// Two records that are to be associated, or taken apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlanAssociation {
+    /// What is to be done; without it they are associated.
+    #[serde(rename = "do", skip_serializing_if = "Tie::is_associate")]
+    pub tie: Tie,
     /// Object type of the one.
     pub from: String,
     /// Object type of the other.
@@ -202,6 +233,9 @@ pub struct PlanAssociation {
     /// Its key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_key: Option<String>,
+    /// Undo: the record that had the label before, of those of which only one has it at a time; it gets it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub back_to: Option<String>,
 }
 
 /// A row that would be rejected.
@@ -255,6 +289,9 @@ pub struct Totals {
     /// Associations that are made.
     #[serde(skip_serializing_if = "is_zero")]
     pub associations: u64,
+    /// Undo: associations, and labels, that are taken back.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub parted: u64,
     /// Rows that would be rejected.
     pub rejected: u64,
     /// These, by code.

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
 use super::{
-    format::{Act, Field, Header, Line, Of, PlanRecord, PlanSource, Totals, VERSION},
+    format::{Act, Field, Header, Line, Of, PlanAssociation, PlanRecord, PlanSource, Tie, Totals, VERSION},
     replay::CLOCK_SLACK,
 };
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
     record::{ObjectType, PropertyName},
     state::runs::Run,
 };
+
+/// How names of images of pairs end.
+const PAIRS_END: &str = "-pairs.jsonl";
 
 /// Images fetched at once.
 const READ_AHEAD: usize = 8;
@@ -52,6 +55,12 @@ pub(super) async fn plan_of(app: &App, run: &Run, account: &str, keep_created: b
     let account_client = app.account(account)?;
     let portal_id = account_client.details(Deadline::NONE).await?.portal_id;
     let ended = run.report.as_ref().map_or(run.started_at, |report| report.finished_at);
+    let notes = match (keep_created, images.iter().any(|image| image.key.ends_with(PAIRS_END))) {
+        (true, true) => vec!["associations that the run made are kept too (--keep-created)".to_owned()],
+        (false, true) => Vec::new(),
+        // Of a run that made none, or of an earlier version of hubferry.
+        (_, false) => vec!["the run wrote down no association that it made: any stays as it is".to_owned()],
+    };
     let header = Header {
         version: VERSION,
         of: Of::Undo,
@@ -64,7 +73,7 @@ pub(super) async fn plan_of(app: &App, run: &Run, account: &str, keep_created: b
         records: Vec::new(),
         create_properties: Vec::new(),
         until: Some(account_client.at_hubspot(ended).saturating_add(CLOCK_SLACK).unwrap_or(ended)),
-        notes: vec!["associations that the run made are left as they are".to_owned()],
+        notes,
     };
     let mut upload = env.objects.upload(&target, "application/x-ndjson").await?;
     upload.write(Line::Plan(Box::new(header)).text()?.as_bytes()).await?;
@@ -77,8 +86,22 @@ pub(super) async fn plan_of(app: &App, run: &Run, account: &str, keep_created: b
         let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
         for line in lines.into_iter().rev() {
             let value: Value = serde_json::from_slice(line).map_err(|_| damaged(image))?;
-            let record = inverse(&value, keep_created).ok_or_else(|| damaged(image))?;
             totals.rows += 1;
+            if value.get("pair").is_some() {
+                let pair = inverse_pair(&value).ok_or_else(|| damaged(image))?;
+                // What was kept is still associated.
+                if keep_created {
+                    totals.unchanged += 1;
+                    continue;
+                }
+                match pair.tie {
+                    Tie::Associate => totals.associations += 1,
+                    Tie::Part | Tie::Unlabel => totals.parted += 1,
+                }
+                text.push_str(&Line::Associate(Box::new(pair)).text()?);
+                continue;
+            }
+            let record = inverse(&value, keep_created).ok_or_else(|| damaged(image))?;
             match record.act {
                 Act::Update => totals.update += 1,
                 Act::Archive => totals.archive += 1,
@@ -96,6 +119,28 @@ pub(super) async fn plan_of(app: &App, run: &Run, account: &str, keep_created: b
 
 fn damaged(image: &Location) -> Error {
     Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, format!("{image}: a before-image cannot be read"))
+}
+
+/// What takes back what was done with a pair. `None` if it is no image of one.
+fn inverse_pair(image: &Value) -> Option<PlanAssociation> {
+    let pair = image.get("pair")?;
+    let text = |name: &str| pair.get(name).and_then(Value::as_str).map(str::to_owned);
+    let tie = match image.get("was")?.as_str()? {
+        "apart" => Tie::Part,
+        "unlabelled" => Tie::Unlabel,
+        "associated" | "labelled" => Tie::Associate,
+        _ => return None,
+    };
+    Some(PlanAssociation {
+        tie,
+        from: text("from")?,
+        to: text("to")?,
+        label: text("label"),
+        from_id: Some(text("from_id")?),
+        to_id: Some(text("to_id")?),
+        back_to: text("moved_from"),
+        ..PlanAssociation::default()
+    })
 }
 
 /// What takes an image's change back. `None` if it is no image.
@@ -164,5 +209,9 @@ mod tests {
         let gone = json!({"object": "contacts", "existed": true, "id": "1", "key": "a", "archives": true, "before": {}, "after": {}});
         assert_eq!(inverse(&gone, false).unwrap().act, Act::Restore);
         assert!(inverse(&json!({"object": "contacts"}), false).is_none());
+        let pair = |was: &str| json!({"pair": {"from": "contacts", "to": "companies", "label": null, "from_id": "1", "to_id": "2"}, "was": was});
+        let ties = ["apart", "unlabelled", "associated"].map(|was| inverse_pair(&pair(was)).unwrap().tie);
+        assert_eq!(ties, [Tie::Part, Tie::Unlabel, Tie::Associate]);
+        assert!(inverse_pair(&pair("something")).is_none());
     }
 }

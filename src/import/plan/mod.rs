@@ -7,7 +7,8 @@
 //! |---|---|
 //! | [`mod@format`] | a plan as a file |
 //! | `planner` | what a batch would change |
-//! | `scan` | a pass over the whole file: repeated keys, `preflight: full` |
+//! | `scan` | a pass over the whole file: repeated keys |
+//! | `preflight` | such a pass before the first write: `preflight: full` |
 //! | `replay` | a plan at work: what is written is what is still as it was |
 //! | `inverse` | before-images become the plan of an undo |
 //! | [`values`] | when two values are the same to HubSpot |
@@ -17,6 +18,7 @@
 pub mod format;
 mod inverse;
 mod planner;
+mod preflight;
 pub(super) mod replay;
 mod scan;
 pub mod values;
@@ -51,7 +53,7 @@ use crate::{
     app::{Answer, App},
     clock::{Deadline, run_id},
     codes,
-    config::{Format, Import},
+    config::{Format, Import, Mode},
     csv::records::Start,
     error::{Error, ErrorKind, Result},
     event::SourceObject,
@@ -67,6 +69,9 @@ use crate::{
 
 /// Bytes of a plan's end in which its last line is looked for.
 const TAIL_BYTES: u64 = 1024 * 1024;
+
+/// What a person should know who applied a plan of mode `mirror`.
+const MIRROR_NOTE: &str = "after a plan was applied the import begins to remember anew: its next file is sent whole, and archives nothing that only this file held";
 
 /// As a run's settings: its source is a plan.
 pub(super) const PLAN_SETTINGS: &str = "plan";
@@ -370,6 +375,10 @@ impl Job {
         }
         if self.plan.is_none() {
             self.make_properties(&header).await?;
+            if header.mode.as_deref() == word(&Mode::Mirror).as_deref() {
+                // A plan holds no rows, so that what it delivers cannot be compared with the next file's.
+                self.note(MIRROR_NOTE.to_owned());
+            }
         }
         let start = match is_first {
             true => Start::default(),

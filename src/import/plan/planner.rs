@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     super::deliver::{Delivered, Delivery, fold},
-    format::{Act, Field, Line, PlanMirror, PlanProperty, PlanRecord, PlanReject, Totals},
+    format::{Act, Field, Line, PlanAssociation, PlanMirror, PlanProperty, PlanRecord, PlanReject, Tie, Totals},
     values::{same, written},
 };
 use crate::{
@@ -224,8 +224,8 @@ impl Plan {
             None => (Some(reference.to_owned()), None),
         };
         let ((from_id, from_key), (to_id, to_key)) = (parts(from.1), parts(to.1));
-        self.totals.borrow_mut().associations += 1;
-        self.line(&Line::Associate(Box::new(super::format::PlanAssociation {
+        self.tie(PlanAssociation {
+            tie: Tie::Associate,
             from: from.0.to_owned(),
             to: to.0.to_owned(),
             label: label.map(str::to_owned),
@@ -233,7 +233,20 @@ impl Plan {
             from_key,
             to_id,
             to_key,
-        })));
+            back_to: None,
+        });
+    }
+
+    /// Writes down what is to be done with a pair, and counts it.
+    pub(in crate::import) fn tie(&self, pair: PlanAssociation) {
+        {
+            let mut totals = self.totals.borrow_mut();
+            match pair.tie {
+                Tie::Associate => totals.associations += 1,
+                Tie::Part | Tie::Unlabel => totals.parted += 1,
+            }
+        }
+        self.line(&Line::Associate(Box::new(pair)));
     }
 
     /// What earlier rows of the plan leave of a record; `None` if they say nothing about it.
@@ -444,5 +457,7 @@ impl Delivery {
 /// Calls of applying so much: for each kind of write a read and a write per 100 records; associations.
 pub(super) fn calls_of(totals: &Totals) -> u64 {
     let batches = |count: u64| count.div_ceil(BATCH_INPUTS_MAX as u64);
-    2 * (batches(totals.create) + batches(totals.update) + batches(totals.archive)) + batches(totals.associations)
+    2 * (batches(totals.create) + batches(totals.update) + batches(totals.archive))
+        + batches(totals.associations)
+        + 2 * batches(totals.parted)
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use hubferry::objects::Location;
+use hubferry::{
+    objects::Location,
+    sync::model::{Choice, Side},
+};
 use serde_json::json;
 
 use super::{
@@ -89,7 +92,8 @@ fn job(stage: &Stage, asked: &Asked) -> Done {
     if !stage.ask(json!({ "job": job })) {
         return Err(refuse(429, "The function was asked for much already: wait until some of it is done."));
     }
-    Ok(Answer::see("/"))
+    let back = forms::field(&fields, "back");
+    Ok(Answer::see(if back == "/review" { back } else { "/" }))
 }
 
 /// Makes something go wrong.
@@ -125,9 +129,19 @@ fn corrected(stage: &Stage, asked: &Asked, run: &str) -> Done {
 /// Decides about something in the review queue.
 fn decide(stage: &Stage, asked: &Asked, id: &str) -> Done {
     let fields = forms::fields(asked, &stage.token)?;
-    review::resolve(stage, id, forms::field(&fields, "choose")).map_err(|text| refuse(409, text))?;
-    stage.notice(format!("{id} is decided."));
-    Ok(Answer::see("/review"))
+    let choice = match forms::field(&fields, "choose") {
+        "salesforce" => Choice::Side(Side::Salesforce),
+        "hubspot" => Choice::Side(Side::Hubspot),
+        "keep" => Choice::Keep,
+        "value" => Choice::Value(forms::field(&fields, "value").to_owned()),
+        other => match other.strip_prefix("value:") {
+            Some(record) => Choice::Value(record.to_owned()),
+            None => return Err(refuse(400, "There is no such choice.")),
+        },
+    };
+    let shown = forms::field(&fields, "shown");
+    let done = review::resolve(stage, id, shown, choice).map_err(|text| refuse(429, text))?;
+    Ok(Answer::see("/review").after(done))
 }
 
 /// Edits a record of an account, archives it or takes it back.

@@ -36,6 +36,8 @@ pub(super) enum View {
     Overview,
     /// A run.
     Run(String),
+    /// Syncs and the review queue.
+    Review,
 }
 
 /// What is to be followed, if the request asks for a stream.
@@ -43,9 +45,10 @@ pub(super) fn view(asked: &Asked) -> Option<View> {
     if asked.method != Method::GET || asked.path != ["events"] {
         return None;
     }
-    Some(match asked.query("run") {
-        Some(run) => View::Run(run.to_owned()),
-        None => View::Overview,
+    Some(match (asked.query("run"), asked.query("view")) {
+        (Some(run), _) => View::Run(run.to_owned()),
+        (None, Some("review")) => View::Review,
+        (None, _) => View::Overview,
     })
 }
 
@@ -54,6 +57,7 @@ pub(super) fn parts(stage: &Stage, view: &View) -> Vec<(&'static str, String)> {
     match view {
         View::Overview => overview::parts(stage),
         View::Run(run) => run::parts(stage, run),
+        View::Review => review::parts(stage),
     }
 }
 
@@ -112,6 +116,7 @@ fn framed(stage: &Stage, title: &str, at: &str, live: Option<&str>, main: &str) 
     for (address, name) in [("/review", "Review"), ("/files", "Files"), ("/settings", "Settings")] {
         links.push((address.to_owned(), name.to_owned()));
     }
+    let waiting = review::waiting(&stage.desk());
     let mut html = String::with_capacity(main.len() + 2_048);
     let _ = write!(
         html,
@@ -129,7 +134,11 @@ fn framed(stage: &Stage, title: &str, at: &str, live: Option<&str>, main: &str) 
     );
     for (address, name) in links {
         let here = if address == at { " aria-current=\"page\"" } else { "" };
-        let _ = writeln!(html, "<li><a href=\"{}\"{here}>{}</a></li>", Esc(&address), Esc(&name));
+        let badge = match address.as_str() {
+            "/review" => format!(" <span id=\"waiting\">{waiting}</span>"),
+            _ => String::new(),
+        };
+        let _ = writeln!(html, "<li><a href=\"{}\"{here}>{}{badge}</a></li>", Esc(&address), Esc(&name));
     }
     html.push_str("</ul>\n</nav>\n</header>\n<p id=\"lost\" role=\"alert\" hidden>The local cloud does not answer: it was stopped, or is being started again.</p>\n");
     let _ = write!(html, "<main id=\"main\" tabindex=\"-1\">\n{main}</main>\n</body>\n</html>\n");

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use hubferry::report::{Outcome, Report};
+use hubferry::report::{Outcome, Report, SyncReport};
 
 use super::{
     super::{
         board::{Board, Gauge, Live},
-        review as queue, settings,
+        settings,
         stage::Stage,
     },
     form, framed, places, time,
@@ -52,7 +52,7 @@ pub(super) fn page(stage: &super::Stage) -> super::Answer {
     trouble(&mut html, stage);
     let _ = write!(
         html,
-        "<section aria-labelledby=\"review-title\">\n<h2 id=\"review-title\">Review queue</h2>\n<div id=\"review\">{}</div>\n</section>\n</div>\n</div>\n",
+        "<section aria-labelledby=\"review-title\">\n<h2 id=\"review-title\"><a href=\"/review\">Syncs and reviews</a></h2>\n<div id=\"review\">{}</div>\n</section>\n</div>\n</div>\n",
         part("review")
     );
     framed(stage, "Runs", "/", Some("/events"), &html)
@@ -68,7 +68,8 @@ pub(super) fn parts(stage: &Stage) -> Vec<(&'static str, String)> {
         ("limits", limits),
         ("said", said),
         ("notices", notices(stage)),
-        ("review", super::review::summary(&queue::queue(stage))),
+        ("review", super::review::summary(&stage.desk())),
+        ("waiting", super::review::waiting(&stage.desk())),
     ]
 }
 
@@ -128,12 +129,26 @@ fn upload(html: &mut String, stage: &Stage) {
     html.push_str("</section>\n");
 }
 
-/// Whether a run is worth a line: a capture that found nothing is, if it is its capture's last one.
+/// Whether a run is worth a line: a capture or a sync that found nothing to do is, if it is its last one.
 fn is_shown(report: &Report, board: &Board) -> bool {
-    let Some(capture) = &report.capture else { return true };
-    let is_quiet = capture.changes.emitted() == 0 && report.error.is_none();
-    let newest = board.past().find(|other| other.report.job == "capture" && other.report.name == report.name);
+    let did = match (&report.capture, &report.sync) {
+        (Some(capture), _) => capture.changes.emitted(),
+        (None, Some(sync)) => written(sync) + sync.linked + sync.reviews_opened + sync.reviews_closed,
+        (None, None) => return true,
+    };
+    let is_quiet = did == 0 && report.error.is_none();
+    let newest = board.past().find(|other| other.report.job == report.job && other.report.name == report.name);
     !is_quiet || newest.is_some_and(|newest| newest.report.run_id == report.run_id)
+}
+
+/// Records that a sync has written, on both sides.
+pub(super) fn written(sync: &SyncReport) -> u64 {
+    [sync.hubspot, sync.salesforce].iter().map(|side| side.created + side.updated + side.deleted).sum()
+}
+
+/// What a sync is between.
+fn between(sync: &SyncReport) -> String {
+    format!("HubSpot {} and Salesforce {}", sync.hubspot_object, sync.salesforce_object)
 }
 
 fn runs(board: &Board) -> String {
@@ -159,17 +174,18 @@ fn runs(board: &Board) -> String {
             Esc(&run.job),
             Esc(&run.name),
             time(run.started_at),
-            breakable(&run.source),
+            if run.job == "sync" { "HubSpot and Salesforce".to_owned() } else { breakable(&run.source) },
             progress(run),
-            if run.job == "import" { grouped(rows.read) } else { String::new() },
-            if run.job == "import" { grouped(rows.rejected) } else { String::new() },
+            if run.job != "capture" { grouped(rows.read) } else { String::new() },
+            if run.job != "capture" { grouped(rows.rejected) } else { String::new() },
         );
     }
     for report in past {
         let Some(id) = &report.run_id else { continue };
-        let (source, rows, rejected) = match &report.capture {
-            Some(capture) => (capture.collection.clone(), grouped(capture.changes.emitted()), String::new()),
-            None => (
+        let (source, rows, rejected) = match (&report.capture, &report.sync) {
+            (Some(capture), _) => (capture.collection.clone(), grouped(capture.changes.emitted()), String::new()),
+            (None, Some(sync)) => (between(sync), grouped(report.rows.read), grouped(report.rows.rejected)),
+            (None, None) => (
                 hubferry::objects::Location::parse(&report.source.uri)
                     .map_or_else(|| report.source.uri.clone(), |at| at.key),
                 grouped(report.rows.read),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use hubferry::sync::model::Side;
 use jiff::Timestamp;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     },
     form, framed, missing, page_number, pager,
     places::Kind,
-    time,
+    review, time,
 };
 use crate::{
     html::{Esc, url},
@@ -210,6 +211,11 @@ pub(super) fn hubspot(stage: &Stage, account: &str, object: &str, id: &str, aske
     let mut html = String::new();
     head(&mut html, &place, account, Kind::HubSpot, object, &portrait.id);
     notices(&mut html, stage, object, &portrait.id);
+    let value = |name: &str| {
+        let found = portrait.properties.iter().find(|property| property.name == name);
+        found.map(|property| property.value.clone()).unwrap_or_default()
+    };
+    html.push_str(&review::counterpart(stage, Side::Hubspot, account, object, value));
     let _ = write!(html, "<p>Created {}, modified {}", time(portrait.created_at), time(portrait.updated_at));
     if let Some(at) = portrait.archived_at {
         let _ = write!(html, ", <span class=\"outcome warn\">in the recycle bin</span> since {}", time(at));
@@ -285,6 +291,11 @@ pub(super) fn salesforce(stage: &Stage, org: &str, object: &str, id: &str, asked
     let mut html = String::new();
     head(&mut html, &place, org, Kind::Salesforce, object, &portrait.id);
     notices(&mut html, stage, object, &portrait.id);
+    let value = |name: &str| {
+        let found = portrait.fields.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+        found.map(|field| field.value.clone()).unwrap_or_default()
+    };
+    html.push_str(&review::counterpart(stage, Side::Salesforce, org, object, value));
     let _ = write!(html, "<p>Created {}, modified {}", time(portrait.created_at), time(portrait.modified_at));
     if portrait.deleted {
         html.push_str(", <span class=\"outcome warn\">in the recycle bin</span>");

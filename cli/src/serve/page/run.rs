@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use hubferry::report::Report;
+use hubferry::report::{Report, SyncReport};
 use hyper::header;
 
 use super::{
@@ -74,9 +74,10 @@ fn state(stage: &Stage, run: &str) -> String {
         let mut html = String::new();
         let _ = write!(
             html,
-            "<p>{} {} reads <code>{}</code>, since {}</p>\n<p class=\"big\">{}</p>\n",
+            "<p>{} {} {} <code>{}</code>, since {}</p>\n<p class=\"big\">{}</p>\n",
             Esc(&live.job),
             Esc(&live.name),
+            if live.job == "sync" { "works, with reports in" } else { "reads" },
             Esc(&live.source),
             time(live.started_at),
             progress(live)
@@ -108,8 +109,9 @@ fn state(stage: &Stage, run: &str) -> String {
         );
     }
     let _ = writeln!(html, "<p><code>{}</code>, {}</p>", Esc(&report.source.uri), time(report.started_at));
-    match &report.capture {
-        Some(capture) => {
+    match (&report.capture, &report.sync) {
+        (None, Some(sync)) => sync_counts(&mut html, &report, sync),
+        (Some(capture), _) => {
             let changes = &capture.changes;
             let _ = writeln!(
                 html,
@@ -122,7 +124,7 @@ fn state(stage: &Stage, run: &str) -> String {
                 Esc(&capture.output)
             );
         }
-        None => counts(&mut html, &report.rows),
+        (None, None) => counts(&mut html, &report.rows),
     }
     let _ = write!(
         html,
@@ -139,6 +141,45 @@ fn state(stage: &Stage, run: &str) -> String {
     }
     html.push_str("</ul>\n");
     html
+}
+
+/// What a sync wrote where, and what it left.
+fn sync_counts(html: &mut String, report: &Report, sync: &SyncReport) {
+    let _ = write!(
+        html,
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"What was written\">\n<table class=\"narrow\">\n<thead><tr><th scope=\"col\">\
+         Records</th><th scope=\"col\" class=\"n\">HubSpot {}</th><th scope=\"col\" class=\"n\">Salesforce {}</th></tr></thead>\n<tbody>\n",
+        Esc(&sync.hubspot_object),
+        Esc(&sync.salesforce_object)
+    );
+    let (hubspot, salesforce) = (&sync.hubspot, &sync.salesforce);
+    for (what, here, there) in [
+        ("created", hubspot.created, salesforce.created),
+        ("updated", hubspot.updated, salesforce.updated),
+        ("fields cleared", hubspot.blanked, salesforce.blanked),
+        ("deleted", hubspot.deleted, salesforce.deleted),
+        ("calls", report.calls.total, sync.salesforce_calls),
+    ] {
+        let _ = writeln!(
+            html,
+            "<tr><th scope=\"row\">{what}</th><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            grouped(here),
+            grouped(there)
+        );
+    }
+    html.push_str("</tbody>\n</table>\n</div>\n");
+    counts(html, &report.rows);
+    let _ = writeln!(
+        html,
+        "<p>{} new links; reviews: {} opened, {} closed, <a href=\"/review\">{} wait for you</a></p>",
+        grouped(sync.linked),
+        grouped(sync.reviews_opened),
+        grouped(sync.reviews_closed),
+        grouped(sync.review_open)
+    );
+    for note in &report.notes {
+        let _ = writeln!(html, "<p class=\"dim\">{}</p>", Esc(note));
+    }
 }
 
 fn counts(html: &mut String, rows: &hubferry::report::Counts) {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use hubferry::sync::model::{Choice, Side};
 use hubferry_simulator::aws::{Bodies, Tables};
 use hyper::{HeaderMap, Method, header};
 use serde_json::json;
@@ -14,9 +15,9 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{
-        BUCKET,
+        BUCKET, TABLE,
         http::{self, Answer, Asked, UPLOAD_BYTES_MAX},
-        review::{Item, Queue},
+        review::{DECISIONS_KEPT, Decided, TASKS_MAX},
         settings,
         stage::{Ports, Services, Stage, Wishes, now},
     },
@@ -370,21 +371,93 @@ fn trouble_and_edits_reach_the_place_they_name() {
     assert!(world.page(&record).contains("REQUIRED_FIELD_MISSING"), "what the org refuses is told");
 }
 
+/// Puts an item into the table, past everything.
+fn put(world: &World, pk: &str, sk: &str, json: &serde_json::Value, version: i64) {
+    let text = |text: &str| json!({ "S": text });
+    let item = json!({ "pk": text(pk), "sk": text(sk), "json": text(&json.to_string()), "writer": text("w"), "version": { "N": version.to_string() } });
+    let request = serde_json::from_value(json!({ "TableName": TABLE, "Item": item })).unwrap();
+    world.stage().cloud.database().put_item(request).unwrap();
+}
+
+/// A conflict about `jobtitle`, which HubSpot holds as something nasty.
+fn conflict(world: &World, hubspot_id: &str, salesforce_id: &str) {
+    let review = json!({
+        "id": "k3f9x2m7qa", "sync": "people", "kind": "conflict", "hubspot_id": hubspot_id, "salesforce_id": salesforce_id,
+        "field": { "key": "jobtitle|Title", "hubspot": "jobtitle", "salesforce": "Title", "hubspot_value": EVIL, "salesforce_value": "Boss",
+                   "hubspot_before": null, "salesforce_before": null },
+        "why": "changed on both sides, to different values", "opened_at": "2026-01-01T00:00:00Z",
+    });
+    put(world, "review#people", "k3f9x2m7qa", &review, 3);
+}
+
 #[test]
 fn the_page_says_what_there_is_to_review() {
     let world = World::start();
-    assert!(world.page("/review").contains("No syncs are configured."));
-    assert_eq!(world.post("/review/1", &format!("token={TOKEN}&choose=hubspot")).status, 409);
-    let item = Item {
-        id: EVIL.to_owned(),
-        sync: "people".to_owned(),
-        about: "jobtitle".to_owned(),
-        hubspot: EVIL.to_owned(),
-        salesforce: "Boss".to_owned(),
-    };
-    let html = super::review::shown(world.stage(), &Queue::Items(vec![item]));
-    assert!(html.contains(EVIL_SAFE) && !html.contains("<script>"), "{html}");
-    assert!(attributes(&html, "action")[0].starts_with("/review/%22%3E%3Cscript"), "{html}");
+    let html = world.page("/review");
+    assert!(html.contains("There is nothing to decide.") && html.contains("never ran"), "{html}");
+    let contact =
+        world.stage().account("default").unwrap().lock().records("contacts").next().unwrap()["hs_object_id"].clone();
+    let person = world.stage().org("default").unwrap().lock().live_records("Contact").next().unwrap()["Id"].clone();
+    conflict(&world, &contact, &person);
+    let refused = json!([{
+        "hubspot_id": contact, "salesforce_id": null, "by": "salesforce", "field": EVIL, "code": "REQUIRED_FIELD_MISSING", "reason": EVIL,
+        "hint": "Fill it.", "inputs": 1, "at": "2026-01-01T00:00:00Z",
+    }]);
+    put(&world, "refused#people", "one", &refused, 1);
+    // What was looked at before may be shown for a moment.
+    std::thread::sleep(Duration::from_millis(450));
+    let html = world.page("/review");
+    assert!(html.contains(EVIL_SAFE) && html.contains("Boss") && !html.contains("<script>"), "{html}");
+    for needed in [
+        format!("href=\"/hubspot/default/contacts/{contact}\""),
+        format!("href=\"/salesforce/default/Contact/{person}\""),
+        "action=\"/review/k3f9x2m7qa\"".to_owned(),
+        "name=\"shown\" value=\"1767225600000-3\"".to_owned(),
+        "Take Salesforce&#39;s value".to_owned(),
+        "REQUIRED_FIELD_MISSING".to_owned(),
+    ] {
+        assert!(html.contains(&needed), "{needed}: {html}");
+    }
+    for choice in ["hubspot", "salesforce", "keep", "value"] {
+        assert!(html.contains(&format!("name=\"choose\" value=\"{choice}\"")), "{choice}: {html}");
+    }
+    let html = world.page("/");
+    assert!(html.contains("1 to decide") && html.contains("1 refused"), "{html}");
+    assert!(parts(world.stage(), &View::Review).iter().any(|(id, html)| *id == "said" && html == "1 to decide."));
+}
+
+#[test]
+fn a_decision_goes_to_the_clerk_with_what_was_shown_and_its_outcome_is_told() {
+    let world = World::start();
+    conflict(&world, "1", "003Ws000004bJKn");
+    let mut tasks = world.stage().take_tasks().unwrap();
+    let decide = |form: &str| world.post("/review/k3f9x2m7qa", &format!("token={TOKEN}&shown=7-3&{form}"));
+    assert_eq!(decide("choose=nobody").status, 400);
+    assert!(tasks.try_recv().is_err());
+    for (form, choice) in [
+        ("choose=hubspot", Choice::Side(Side::Hubspot)),
+        ("choose=salesforce", Choice::Side(Side::Salesforce)),
+        ("choose=keep", Choice::Keep),
+        ("choose=value&value=hubspot", Choice::Value("hubspot".to_owned())),
+        ("choose=value%3A003Ws000004bJKn", Choice::Value("003Ws000004bJKn".to_owned())),
+    ] {
+        let answer = decide(form);
+        assert_eq!(answer.status, 303, "{form}");
+        assert!(answer.headers.contains(&(header::LOCATION, "/review".to_owned())) && answer.after.is_some(), "{form}");
+        let task = tasks.try_recv().unwrap();
+        assert_eq!((task.id.as_str(), task.shown.as_str(), task.choice), ("k3f9x2m7qa", "7-3", choice));
+        assert!(world.page("/review").contains("Your decision is being carried out."));
+        world.stage().decided(task.number, Decided::Applied("1 updated in HubSpot".to_owned()));
+        assert!(world.page("/review").contains("Carried out: 1 updated in HubSpot."));
+    }
+    decide("choose=hubspot");
+    let task = tasks.try_recv().unwrap();
+    world.stage().decided(task.number, Decided::Open(vec![EVIL.to_owned()]));
+    let html = world.page("/review");
+    assert!(html.contains("Not carried out, and open again: ") && html.contains(EVIL_SAFE), "{html}");
+    assert_eq!(html.matches("(k3f9x2m7qa)").count(), DECISIONS_KEPT, "only the last ones are remembered");
+    let waiting = (0..TASKS_MAX + 1).map(|_| decide("choose=keep").status).filter(|status| *status == 303).count();
+    assert_eq!(waiting, TASKS_MAX, "who has too much to do takes no more");
 }
 
 #[test]
@@ -392,6 +465,7 @@ fn a_stream_is_asked_for_by_its_address_alone() {
     let view_of = |address: &str| view(&asked(Method::GET, address, "", Bytes::new()));
     assert_eq!(view_of("/events"), Some(View::Overview));
     assert_eq!(view_of("/events?run=a"), Some(View::Run("a".to_owned())));
+    assert_eq!(view_of("/events?view=review"), Some(View::Review));
     assert_eq!(view_of("/"), None);
     assert_eq!(view(&asked(Method::POST, "/events", "", Bytes::new())), None);
 }

@@ -511,7 +511,7 @@ fn later(record: Option<&RawRecord>, until: Timestamp, began: Timestamp) -> impl
 }
 
 /// Names, in backquotes.
-fn listed(names: &[&str]) -> String {
+pub(super) fn listed(names: &[&str]) -> String {
     let shown: Vec<String> = names.iter().take(NAMES_SHOWN).map(|name| format!("`{name}`")).collect();
     let more = names.len().saturating_sub(NAMES_SHOWN);
     if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }

@@ -9,8 +9,10 @@
 //! | every field has its new value | unchanged | unchanged |
 //! | a record to make is there | `PLAN_CHANGED` | |
 //! | a record to archive was edited | | left alone, `CHANGED_SINCE` |
+//! | a pair that the run associated got a label since | | left alone, `CHANGED_SINCE` |
 
 mod batch;
+mod parting;
 
 use std::{
     cell::RefCell,
@@ -20,10 +22,17 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use self::batch::{Batch, Item};
+use self::{
+    batch::{Batch, Item},
+    parting::Parting,
+};
 use super::{
-    super::{deliver::Delivered, ledger::RowId},
-    format::{Act, Header, Line, Of, PlanAssociation, PlanRecord},
+    super::{
+        deliver::Delivered,
+        ledger::RowId,
+        pairs::{Ends, keep_images},
+    },
+    format::{Act, Header, Line, Of, PlanAssociation, PlanRecord, Tie},
 };
 use crate::{
     clock::Deadline,
@@ -41,6 +50,9 @@ use crate::{
 
 /// How far HubSpot's clock may be off, as far as its answers tell: whole seconds, less what they took.
 pub(super) const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(2);
+
+/// Pairs that go in one call: what is done with them, from and to which object, and with which label.
+type Kind = (Tie, String, String, String);
 
 /// The kinds of calls, one lane each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +178,7 @@ impl Replay {
     ) -> Result<Vec<Delivered>> {
         let mut delivered: Vec<Delivered> = vec![Delivered::Unknown; inputs.len()];
         let mut records: BTreeMap<ObjectType, Vec<Item>> = BTreeMap::new();
-        let mut pairs: BTreeMap<(String, String, String), Vec<(usize, PlanAssociation)>> = BTreeMap::new();
+        let mut pairs: BTreeMap<Kind, Vec<(usize, PlanAssociation)>> = BTreeMap::new();
         for (at, input) in inputs.iter().enumerate() {
             let row = input.properties.first().and_then(|(_, row)| row.parse::<u64>().ok()).unwrap_or(u64::MAX);
             match self.entries.borrow().get(&row) {
@@ -175,7 +187,7 @@ impl Replay {
                 }
                 Some(Entry::Association(association)) => {
                     let label = association.label.clone().unwrap_or_default();
-                    let kind = (association.from.clone(), association.to.clone(), label);
+                    let kind = (association.tie, association.from.clone(), association.to.clone(), label);
                     pairs.entry(kind).or_default().push((at, association.clone()));
                 }
                 None => {}
@@ -194,8 +206,10 @@ impl Replay {
                 Lane::Associate => {}
             }
         }
-        for (kind, pairs) in pairs {
-            self.associate(&kind, pairs, deadline, &mut delivered).await?;
+        for (part, (kind, pairs)) in pairs.into_iter().enumerate() {
+            let images = format!("{}before-{number}-{part}-pairs.jsonl", self.folder.key);
+            let images = Location::new(&self.folder.bucket, images);
+            self.tie(&kind, pairs, &images, deadline, &mut delivered).await?;
         }
         Ok(delivered)
     }
@@ -206,10 +220,11 @@ impl Replay {
         Some(found.key_property.as_deref().unwrap_or(&found.key))
     }
 
-    async fn associate(
+    async fn tie(
         &self,
-        (from, to, label): &(String, String, String),
+        (tie, from, to, label): &Kind,
         pairs: Vec<(usize, PlanAssociation)>,
+        images: &Location,
         deadline: Deadline,
         delivered: &mut [Delivered],
     ) -> Result<()> {
@@ -244,6 +259,26 @@ impl Replay {
         if ids.is_empty() {
             return Ok(());
         }
+        let ends = Ends { from: &from_type, to: &to_type, label: label.as_ref() };
+        match tie {
+            Tie::Associate if self.dry => {
+                for (at, pair) in pairs.into_iter().filter(|(at, _)| places.contains(at)) {
+                    set(delivered, at, Delivered::PlannedPair(Box::new(pair)));
+                }
+                return Ok(());
+            }
+            Tie::Associate => {}
+            Tie::Part | Tie::Unlabel => {
+                let here: Vec<Parting> = pairs
+                    .into_iter()
+                    .filter(|(at, _)| places.contains(at))
+                    .zip(ids)
+                    .map(|((at, pair), ids)| Parting { at, pair, ids })
+                    .collect();
+                return self.part(*tie, ends, here, images, deadline, delivered).await;
+            }
+        }
+        keep_images(&self.account, &*self.objects, images, ends, &ids, deadline).await?;
         let verdicts = self.account.associate(&from_type, &to_type, label.as_ref(), &ids, deadline).await?;
         for (at, verdict) in places.into_iter().zip(verdicts) {
             let verdict = match verdict {

@@ -1,4 +1,6 @@
-//! `hubferry check`: settings, credentials and mappings against the live account; with a file, the whole file before its first write.
+//! `hubferry check`: settings, credentials and mappings against the live accounts; with a file, the whole file before its first write.
+
+mod sync;
 
 use std::{collections::BTreeMap, path::Path, rc::Rc};
 
@@ -7,7 +9,11 @@ use hubferry::{
     clock::Deadline,
     codes,
     config::{Capture, Import},
-    hubspot::{properties::SchemaParts, resources::Resource},
+    hubspot::{
+        properties::SchemaParts,
+        resources::Resource,
+        scopes::{self, Access},
+    },
     import::{
         check::check,
         plan::{
@@ -15,6 +21,7 @@ use hubferry::{
             format::{Header, PlanReject},
         },
     },
+    record::ObjectType,
 };
 use serde_json::{Value, json};
 
@@ -58,19 +65,21 @@ async fn work(options: &Options) -> Result<u8> {
     match &options.file {
         Some(file) => {
             let named = Named { file: file.clone(), name: options.name.clone() };
-            the_file(&doors, &watch, &named, options.json).await
+            Box::pin(the_file(&doors, &watch, &named, options.json)).await
         }
         None => the_settings(&doors, options.json).await,
     }
 }
+
+/// Code, message, hint.
+type Problem = (String, String, String);
 
 /// One thing that was looked at.
 struct Checked {
     what: String,
     /// What there is to say where it is right.
     told: String,
-    /// Code, message, hint.
-    problems: Vec<(String, String, String)>,
+    problems: Vec<Problem>,
 }
 
 async fn the_settings(doors: &Doors, as_json: bool) -> Result<u8> {
@@ -79,6 +88,9 @@ async fn the_settings(doors: &Doors, as_json: bool) -> Result<u8> {
     for name in config.hubspot.keys() {
         checked.push(account(doors, name).await);
     }
+    for name in config.salesforce.keys() {
+        checked.push(sync::org(doors, name).await);
+    }
     for import in &config.imports {
         checked.push(of_import(doors, import).await);
     }
@@ -86,8 +98,7 @@ async fn the_settings(doors: &Doors, as_json: bool) -> Result<u8> {
         checked.push(of_capture(doors, capture).await);
     }
     for sync in &config.syncs {
-        let told = "the settings are read; the accounts are asked when it runs".to_owned();
-        checked.push(Checked { what: format!("sync {}", sync.name), told, problems: Vec::new() });
+        checked.push(Box::pin(sync::sync(doors, sync)).await);
     }
     let wrong = checked.iter().filter(|checked| !checked.problems.is_empty()).count();
     if as_json {
@@ -118,7 +129,7 @@ async fn the_settings(doors: &Doors, as_json: bool) -> Result<u8> {
         }
         lines.push(String::new());
         lines.push(match wrong {
-            0 => "Everything fits. Scopes to write are seen by writing only: `hubferry check FILE`\nand `hubferry plan FILE` look at a file, and write nothing.".to_owned(),
+            0 => "Everything fits. What the token of a private app may write is seen by writing\nonly. `hubferry check FILE` and `hubferry plan FILE` look at a file.".to_owned(),
             1 => "1 of these does not fit.".to_owned(),
             wrong => format!("{wrong} of these do not fit."),
         });
@@ -128,7 +139,14 @@ async fn the_settings(doors: &Doors, as_json: bool) -> Result<u8> {
     Ok(if wrong == 0 { DONE } else { FAILED })
 }
 
-fn problem_of(error: &hubferry::Error) -> (String, String, String) {
+/// What a credential lacks, where HubSpot tells what it has.
+fn scope(granted: Option<&[String]>, object: &ObjectType, access: Access) -> Option<Problem> {
+    let missing = scopes::missing(granted, &scopes::needed(object, access))?;
+    let message = format!("the credential lacks {missing}");
+    Some((codes::SCOPES_MISSING.as_str().to_owned(), message, codes::SCOPES_MISSING.hint().to_owned()))
+}
+
+fn problem_of(error: &hubferry::Error) -> Problem {
     (error.code().as_str().to_owned(), error.message().to_owned(), error.hint().to_owned())
 }
 
@@ -156,12 +174,19 @@ async fn account(doors: &Doors, name: &str) -> Checked {
 
 async fn of_import(doors: &Doors, import: &Import) -> Checked {
     let what = format!("import {}  {}", import.name, import.pattern);
-    let asked = async { check(&*doors.app.account(&import.hubspot)?, import, Deadline::NONE).await };
+    let asked = async {
+        let account = doors.app.account(&import.hubspot)?;
+        Ok::<_, hubferry::Error>((check(&account, import, Deadline::NONE).await?, account.scopes()))
+    };
     let problems = match asked.await {
-        Ok(problems) => problems
-            .into_iter()
-            .map(|problem| (problem.code.as_str().to_owned(), problem.message, problem.hint))
-            .collect(),
+        Ok((problems, granted)) => {
+            let objects = import.object.iter().chain(import.records.iter().map(|record| &record.object));
+            let lacking = objects.filter_map(|object| scope(granted.as_deref(), object, Access::Write));
+            let of_mapping = problems.into_iter();
+            let of_mapping =
+                of_mapping.map(|problem| (problem.code.as_str().to_owned(), problem.message, problem.hint));
+            of_mapping.chain(lacking).collect()
+        }
         Err(error) => vec![problem_of(&error)],
     };
     let told = match (&import.columns, import.records.len(), &import.resource) {
