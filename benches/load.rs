@@ -321,8 +321,12 @@ impl Hour {
         Ok(())
     }
 
-    /// People: a phone number in HubSpot, a title in Salesforce, each of another person.
+    /// People: a phone number in HubSpot, a title in Salesforce, each of another person. They begin when the two systems are linked: what differs
+    /// before is not an edit but a question, and becomes a review.
     async fn people(&self) -> Outcome {
+        while self.runs("sync") == 0 && !self.is_over() {
+            self.world.clock.sleep(self.shape.edit_every).await;
+        }
         for number in 0.. {
             self.world.clock.sleep(self.shape.edit_every).await;
             if self.is_over() {
@@ -438,6 +442,11 @@ impl Hour {
         reports.iter().filter(|(name, _)| *name == job).map(|(_, report)| report.calls.total).sum()
     }
 
+    fn reviews(&self) -> u64 {
+        let reports = self.reports.borrow();
+        reports.iter().filter_map(|(_, report)| Some(report.sync.as_ref()?.reviews_opened)).sum()
+    }
+
     fn runs(&self, job: &str) -> usize {
         self.reports.borrow().iter().filter(|(name, _)| *name == job).count()
     }
@@ -511,6 +520,8 @@ async fn hour(shape: Shape, missed: &mut Vec<String>) -> Outcome {
         "0",
         problems.is_empty(),
     );
+    let reviews = hour.reviews();
+    must(missed, "reviews opened", &reviews.to_string(), "0", reviews == 0);
     tell_flat(missed, &peaks);
     // The same without the cars: what the others take when nobody else wants the limit.
     let alone = Hour::new(Shape { cars: 0, ..shape })?;

@@ -27,7 +27,9 @@ RETRY = Retry(total=8, backoff_factor=0.5, status_forcelist=(423, 429, 477, 500,
 
 def main(path, base_url, token):
     contacts = HubSpot(access_token=token, retry=RETRY).crm.contacts
-    for api in (contacts.basic_api, contacts.search_api):
+    # Each of these properties makes a new client, with HubSpot's own address.
+    records, search = contacts.basic_api, contacts.search_api
+    for api in (records, search):
         api.api_client.configuration.host = base_url
     written, failed = 0, []
     with open(path, newline="", encoding="utf-8") as file:
@@ -35,11 +37,11 @@ def main(path, base_url, token):
             same = Filter(property_name="email", operator="EQ", value=row["email"])
             wanted = PublicObjectSearchRequest(filter_groups=[FilterGroup(filters=[same])], limit=1)
             try:
-                found = contacts.search_api.do_search(wanted).results
+                found = search.do_search(wanted).results
                 if found:
-                    contacts.basic_api.update(found[0].id, SimplePublicObjectInput(properties=row))
+                    records.update(found[0].id, SimplePublicObjectInput(properties=row))
                 else:
-                    contacts.basic_api.create(SimplePublicObjectInputForCreate(properties=row))
+                    records.create(SimplePublicObjectInputForCreate(properties=row))
                 written += 1
             except (ApiException, HTTPError, ValueError):
                 failed.append(row["email"])
