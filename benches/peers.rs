@@ -1,7 +1,7 @@
 //! hubferry beside what people use today: the same file, the same simulated account over loopback, the same limits.
 //!
 //! `cargo benches peers` prints the tables, `cargo benches peers write` puts them into `docs/benchmarks.md` as well, `cargo benches peers
-//! small` is a quick look. The scripts are in `benches/peers/`. What they need is installed under `target/`; where it cannot be, the
+//! small` is a quick look, `cargo benches peers serve` only serves an account and tells how to import into it, for a profiler. The scripts are in `benches/peers/`. What they need is installed under `target/`; where it cannot be, the
 //! contender is skipped, loudly.
 
 #![expect(clippy::print_stdout, reason = "a benchmark tells its results")]
@@ -47,6 +47,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long the account's records have been there when they are read.
 const AGE: SignedDuration = SignedDuration::from_hours(24);
 
+const SERVED: Duration = Duration::from_secs(600);
+const SERVED_ROWS: u64 = 200_000;
+
 const DOC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/peers");
 const BEGIN: &str = "<!-- cargo benches peers write: begin -->\n";
@@ -59,16 +62,36 @@ fn main() -> Outcome {
     if !asked("peers") {
         return Ok(());
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if asked("serve") {
+        return runtime.block_on(serve());
+    }
     let watch = Watch::start();
     let tools = Tools::install()?;
     let size = if asked("small") { Size { rows: 10, rounds: 1 } } else { Size { rows: 1, rounds: ROUNDS } };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let text = runtime.block_on(compare(&tools, &size))?;
     println!("{text}");
     println!("{:.0} s in all", watch.elapsed().as_secs_f64());
     if asked("write") {
         write(&text)?;
     }
+    Ok(())
+}
+
+/// An account and a file for whoever wants to watch one import.
+async fn serve() -> Outcome {
+    let account = Account::open(PortalSettings::unlimited()).await?;
+    let folder = account.folder.path();
+    fs::write(folder.join("contacts.csv"), file(SERVED_ROWS, false))?;
+    println!("For {} minutes, {SERVED_ROWS} rows:", SERVED.as_secs() / 60);
+    println!(
+        "HUBSPOT_ACCESS_TOKEN={} {} import {} --as contacts --local --json --config {}",
+        PortalSettings::TOKEN,
+        env!("CARGO_BIN_EXE_hubferry"),
+        folder.join("contacts.csv").display(),
+        folder.join("hubferry.yaml").display()
+    );
+    pause(SERVED).await;
     Ok(())
 }
 
@@ -224,7 +247,9 @@ impl Who {
         let mut command = match self {
             Self::Hubferry => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_hubferry"));
-                command.args(["capture", "contacts", "--local", "--json", "--config"]).arg(folder.join("hubferry.yaml"));
+                command
+                    .args(["capture", "contacts", "--local", "--json", "--config"])
+                    .arg(folder.join("hubferry.yaml"));
                 command.env("HUBSPOT_ACCESS_TOKEN", PortalSettings::TOKEN);
                 return Ok(command);
             }
@@ -357,8 +382,7 @@ const COMPARED: [(usize, &str); 4] = [(0, "email"), (1, "firstname"), (2, "lastn
 async fn write_once(who: Who, tools: &Tools, settings: PortalSettings, file: &str) -> Outcome<Figures> {
     let account = Account::open(settings).await?;
     fs::write(account.folder.path().join("contacts.csv"), file)?;
-    let usage =
-        run(who.writes(tools, account.folder.path(), &account.address)?, account.folder.path()).await?;
+    let usage = run(who.writes(tools, account.folder.path(), &account.address)?, account.folder.path()).await?;
     let told: Value = usage.stdout.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
     if !usage.is_well && who == Who::Hubferry && told.is_null() {
         return Err(format!("hubferry: {}", usage.stderr).into());
@@ -392,7 +416,8 @@ async fn write_once(who: Who, tools: &Tools, settings: PortalSettings, file: &st
             (reported, (missing.len() as u64).saturating_sub(reported))
         }
         _ => {
-            let failed: HashSet<&str> = told["failed"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let failed: HashSet<&str> =
+                told["failed"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             (failed.len() as u64, missing.iter().filter(|email| !failed.contains(email.as_str())).count() as u64)
         }
     };
@@ -459,7 +484,12 @@ fn sum(rounds: &[Figures], figure: impl Fn(&Figures) -> u64) -> u64 {
 async fn compare(tools: &Tools, size: &Size) -> Outcome<String> {
     let mut text = String::new();
     let rounds = size.rounds;
-    writeln!(text, "{}. {}. Medians of {rounds} rounds; × is the ratio to hubferry.\n", machine::describe(), tools.versions)?;
+    writeln!(
+        text,
+        "{}. {}. Medians of {rounds} rounds; × is the ratio to hubferry.\n",
+        machine::describe(),
+        tools.versions
+    )?;
 
     let few = |who: Who, all: u64, few: u64| if who == Who::OneByOne { few / size.rows } else { all / size.rows };
     let writers: Vec<Who> = Who::WRITERS.into_iter().filter(|who| who.is_here(tools)).collect();
@@ -485,7 +515,10 @@ async fn compare(tools: &Tools, size: &Size) -> Outcome<String> {
         })
         .await?;
     }
-    writeln!(text, "**Writing, 190 calls in 10 s, {LATENCY_MS} ms a call**, side by side, each in an account of its own.\n")?;
+    writeln!(
+        text,
+        "**Writing, 190 calls in 10 s, {LATENCY_MS} ms a call**, side by side, each in an account of its own.\n"
+    )?;
     speed(&mut text, &results, false)?;
 
     println!("writing under faults");
@@ -512,7 +545,10 @@ async fn compare(tools: &Tools, size: &Size) -> Outcome<String> {
         let file = file(few(*who, 10_000, 1_000), true);
         rounds.push(write_once(*who, tools, PortalSettings::unlimited(), &file).await?);
     }
-    writeln!(text, "**Writing a file of which one row in {BAD_EVERY} has an address that HubSpot does not take**, no faults; one round.\n")?;
+    writeln!(
+        text,
+        "**Writing a file of which one row in {BAD_EVERY} has an address that HubSpot does not take**, no faults; one round.\n"
+    )?;
     losses(&mut text, &results)?;
 
     println!("reading, no limit, no latency");
@@ -578,7 +614,10 @@ fn file(count: u64, bad: bool) -> String {
 /// Time, calls, CPU and memory.
 fn speed(text: &mut String, results: &Results, reads: bool) -> Outcome {
     let unit = if reads { "records" } else { "rows" };
-    writeln!(text, "| | {unit} | {unit}/s | × | calls for 1,000 {unit} | 429s | CPU s for a million | × | peak MB | not delivered |")?;
+    writeln!(
+        text,
+        "| | {unit} | {unit}/s | × | calls for 1,000 {unit} | 429s | CPU s for a million | × | peak MB | not delivered |"
+    )?;
     text.push_str("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
     let pace = |rounds: &[Figures]| middle(rounds, |one| one.rows as f64 / one.seconds);
     let cpu = |rounds: &[Figures]| middle(rounds, |one| one.cpu * 1e6 / one.rows as f64);

@@ -32,7 +32,10 @@ fn padded(layout: Layout) -> Option<Layout> {
     Layout::from_size_align(layout.size().checked_add(room(layout))?, room(layout)).ok()
 }
 
-#[expect(unsafe_code, reason = "an allocator is unsafe by its trait; this one leaves everything but the mark to the system's")]
+#[expect(
+    unsafe_code,
+    reason = "an allocator is unsafe by its trait; this one leaves everything but the mark to the system's"
+)]
 // SAFETY: blocks are the system's, larger by a multiple of their alignment and handed out from behind the mark; `dealloc` gets the layout
 // that `alloc` got, so it finds the mark and the system's block again.
 unsafe impl GlobalAlloc for Counting {

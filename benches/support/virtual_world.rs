@@ -152,7 +152,8 @@ impl VirtualWorld {
 
     /// The import of an object that is there, to its end.
     pub(crate) async fn import(&self, key: &str, bytes: u64) -> Outcome<Report> {
-        let object = json!({ "key": key, "size": bytes, "sequencer": format!("{:016X}", self.clock.now().as_millisecond()) });
+        let object =
+            json!({ "key": key, "size": bytes, "sequencer": format!("{:016X}", self.clock.now().as_millisecond()) });
         let record = json!({ "eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "eventVersion": "2.1",
             "s3": { "bucket": { "name": BUCKET }, "object": object } });
         self.to_the_end(json!({ "Records": [record] })).await
