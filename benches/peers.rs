@@ -581,7 +581,11 @@ fn none(contenders: &[Who]) -> Results {
 /// One round of all contenders at once: they mostly wait.
 async fn side_by_side(results: &mut Results, once: impl AsyncFn(Who) -> Outcome<Figures>) -> Outcome {
     let contenders: Vec<Who> = results.iter().map(|(who, _)| *who).collect();
-    let all = futures_util::future::join_all(contenders.into_iter().map(|who| once(who))).await;
+    let mut all = Vec::with_capacity(contenders.len());
+    for who in contenders {
+        all.push(once(who));
+    }
+    let all = futures_util::future::join_all(all).await;
     for ((_, rounds), result) in results.iter_mut().zip(all) {
         rounds.push(result?);
     }
@@ -676,7 +680,7 @@ fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
