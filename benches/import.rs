@@ -1,7 +1,8 @@
 //! Whole imports in real time: the function's own binary as a process, against the embedded AWS and the HubSpot simulator over loopback.
 //!
 //! `docs/benchmarks.md` holds the figures and says under what conditions they were taken. `cargo benches -- NAME…` runs some of them:
-//! limit, three, million, memory, redelivered, kill, peer.
+//! limit, three, million (`small` for a fifth of it), memory, redelivered, kill. The environment variable `FUNCTION` names another build to be
+//! measured.
 
 #![expect(clippy::print_stdout, reason = "a benchmark tells its results")]
 
@@ -9,17 +10,16 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::time::Duration;
 
 use hubferry::clock::Rng;
 use hubferry_simulator::hubspot::{LogEntry, PortalSettings, server::machine_clock};
-use serde_json::{Value, json};
+use serde_json::json;
 use support::{
     Outcome,
     machine::{self, Watch},
     median, range, rows, tell, wanted,
 };
-use tokio::process::Command as AsyncCommand;
 use world::{UNFELT, World, pause};
 
 /// How long an answer takes where the account's limit counts.
@@ -44,10 +44,6 @@ const KILLS: u32 = 5;
 const CHECKPOINT_MS: i64 = 30;
 /// Of an invocation that is going to be killed; its lease lasts as long.
 const KILL_INVOCATION: Duration = Duration::from_secs(6);
-const PEER_ROWS: u64 = 100_000;
-const PEER_ROUNDS: usize = 3;
-const PEER_CLIENT: &str = "hubspot-api-client==12.0.0";
-const INSTALL_MAX_SECONDS: &str = "180";
 
 fn main() -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -61,7 +57,6 @@ fn main() -> Outcome {
         run("memory", memory(), &mut failed).await;
         run("redelivered", redelivered(), &mut failed).await;
         run("kill", kill(), &mut failed).await;
-        run("peer", peer(), &mut failed).await;
     });
     println!("{:.0} s in all", watch.elapsed().as_secs_f64());
     if failed.is_empty() { Ok(()) } else { Err(format!("could not be measured: {}", failed.join(", ")).into()) }
@@ -148,21 +143,22 @@ fn tell_limit_use(world: &World) -> Outcome {
 }
 
 async fn million() -> Outcome {
-    println!("million: {MILLION} rows, no limit, no latency");
+    let count = if std::env::args().any(|argument| argument == "small") { MILLION / 5 } else { MILLION };
+    println!("million: {count} rows, no limit, no latency");
     let world = World::start(PortalSettings::unlimited(), UNFELT, "").await?;
     let process = world.process()?;
-    let file = rows::file(0..MILLION, |_| false);
+    let file = rows::file(0..count, |_| false);
     let bytes = file.len() as f64;
     let event = world.upload("a.csv", file)?;
     let watch = Watch::start();
     let report = world.import(&event).await?;
     let took = watch.elapsed().as_secs_f64();
-    let cpu = process.cpu_seconds()?;
+    let cpu = process.cpu_seconds()? * MILLION as f64 / count as f64;
     let (_, peak) = process.memory_mb()?;
-    tell("CPU of the function", &format!("{cpu:.2} s"), Some(("under 4 s", cpu < 4.0)));
+    tell("CPU of the function for a million rows", &format!("{cpu:.2} s"), Some(("under 4 s", cpu < 4.0)));
     let figure = format!(
         "{took:.1} s, {:.0} rows/s, {:.1} MB/s (the simulator's pace)",
-        MILLION as f64 / took,
+        count as f64 / took,
         bytes / took / 1e6
     );
     tell("took", &figure, None);
@@ -280,72 +276,4 @@ async fn kill() -> Outcome {
     let records = world.portal().record_count("contacts");
     tell("records in the end", &records.to_string(), Some(("one for each row", records as u64 == KILL_ROWS)));
     Ok(())
-}
-
-async fn peer() -> Outcome {
-    println!(
-        "peer: {PEER_ROWS} rows, no limit, no latency, beside benches/peer/import_batching.py ({PEER_CLIENT}); {PEER_ROUNDS} rounds"
-    );
-    let Some(python) = client()? else {
-        println!("!!!!!!!! SKIPPED peer: python3 with {PEER_CLIENT} is not here and could not be installed");
-        return Ok(());
-    };
-    let file = rows::file(0..PEER_ROWS, |_| false);
-    let millions = PEER_ROWS as f64 / MILLION as f64;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..PEER_ROUNDS {
-        let world = World::start(PortalSettings::unlimited(), UNFELT, "").await?;
-        let process = world.process()?;
-        let event = world.upload("a.csv", file.clone())?;
-        world.import(&event).await?;
-        ours.push(process.cpu_seconds()? / millions);
-        drop(process);
-        let world = World::start(PortalSettings::unlimited(), UNFELT, "").await?;
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("contacts.csv");
-        fs::write(&path, &file)?;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peer/import_batching.py");
-        let mut command = AsyncCommand::new(&python);
-        command.arg(script).arg(&path).arg(&world.address).arg(PortalSettings::TOKEN).kill_on_drop(true);
-        let output = command.output().await?;
-        let result: Value = serde_json::from_slice(&output.stdout)
-            .map_err(|_| format!("the script failed: {}", String::from_utf8_lossy(&output.stderr)))?;
-        if result["rows"] != PEER_ROWS {
-            return Err(format!("the script wrote {}", result["rows"]).into());
-        }
-        theirs.push(result["cpu_seconds"].as_f64().ok_or("no CPU time")? / millions);
-    }
-    for (who, seconds) in [("hubferry", &ours), ("the script", &theirs)] {
-        let (low, high) = range(seconds);
-        tell(who, &format!("{:.2} s of CPU for a million rows ({low:.2} to {high:.2})", median(seconds)), None);
-    }
-    let ratios: Vec<f64> = theirs.iter().zip(&ours).map(|(theirs, ours)| theirs / ours).collect();
-    let ratio = median(&ratios);
-    tell("ratio", &format!("{ratio:.1}"), Some(("at least 10", ratio >= 10.0)));
-    Ok(())
-}
-
-/// A Python that has HubSpot's client, in an environment under `target/`; `None` where that cannot be had.
-fn client() -> Outcome<Option<PathBuf>> {
-    let program = std::env::current_exe()?;
-    // target/release/deps/import-…
-    let target = program.ancestors().nth(3).ok_or("no target folder")?;
-    let folder = target.join("bench-venv");
-    let (python, complete) = (folder.join("bin/python"), folder.join("complete"));
-    if fs::read_to_string(&complete).is_ok_and(|what| what == PEER_CLIENT) {
-        return Ok(Some(python));
-    }
-    let done = |command: &mut Command| command.status().is_ok_and(|status| status.success());
-    let made = done(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))
-        && done(Command::new("timeout").arg(INSTALL_MAX_SECONDS).arg(&python).args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            PEER_CLIENT,
-        ]));
-    if made {
-        fs::write(complete, PEER_CLIENT)?;
-    }
-    Ok(made.then_some(python))
 }

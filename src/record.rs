@@ -1,6 +1,10 @@
 //! The words that all jobs share: what moves, and what becomes of it.
 
-use std::{borrow::Cow, rc::Rc};
+use std::{
+    borrow::Cow,
+    hash::{BuildHasher, Hasher, RandomState},
+    rc::Rc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +78,46 @@ pub fn folded(key: &str) -> Cow<'_, str> {
     let key = key.trim();
     let is_folded = key.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
     if is_folded { Cow::Borrowed(key) } else { Cow::Owned(key.to_lowercase()) }
+}
+
+/// Hashes keys of records for maps that live as long as a batch or two: each row passes several of them, and the standard library's
+/// hasher was a noticeable share of that. The seed is the process's own chance, so that no file can be made whose keys all collide.
+#[derive(Debug, Clone)]
+pub struct KeyHashing {
+    seed: u64,
+}
+
+impl Default for KeyHashing {
+    fn default() -> Self {
+        Self { seed: RandomState::new().hash_one(0_u8) }
+    }
+}
+
+impl BuildHasher for KeyHashing {
+    type Hasher = KeyHasher;
+
+    fn build_hasher(&self) -> KeyHasher {
+        KeyHasher(self.seed)
+    }
+}
+
+/// See [`KeyHashing`].
+#[derive(Debug)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
+    }
+
+    /// What ends a text, so that two texts are not hashed as one: there is never a second one here.
+    fn write_u8(&mut self, byte: u8) {
+        self.0 ^= u64::from(byte);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Why a row will never succeed as it is.

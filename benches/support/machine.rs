@@ -19,6 +19,13 @@ pub(crate) fn cpu_seconds(process: &str) -> Outcome<f64> {
     Ok(f64::from(user? + system?) / f64::from(TICKS_PER_SECOND))
 }
 
+/// Whether a process has ended and was not waited for yet: its figures still stand.
+pub(crate) fn has_ended(process: &str) -> Outcome<bool> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let state = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().next());
+    Ok(matches!(state, Some("Z" | "X")))
+}
+
 /// Megabytes (10⁶) that a process has resident now, and had at most: `VmRSS`, `VmHWM`.
 pub(crate) fn memory_mb(process: &str) -> Outcome<(f64, f64)> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;

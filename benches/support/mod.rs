@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 pub(crate) mod machine;
+pub(crate) mod memory;
 pub(crate) mod rows;
 
 use std::error::Error;

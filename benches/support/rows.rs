@@ -18,6 +18,13 @@ const PLANS: [(&str, &str); 4] =
 /// Bytes of a row of the large file.
 const WIDE_ROW_BYTES: usize = 512;
 
+/// Bytes of a row of the very large file: the eight columns and their remarks in the first part, then columns that nobody maps.
+pub(crate) const VAST_ROW_BYTES: usize = VAST_FIRST_BYTES + VAST_COLUMNS * VAST_CELL_BYTES;
+const VAST_FIRST_BYTES: usize = 256;
+const VAST_CELL_BYTES: usize = 64;
+/// So many of them.
+pub(crate) const VAST_COLUMNS: usize = 156;
+
 /// Records that the rows of the large file are about, over and over: what the simulator holds must fit into memory.
 const WIDE_RECORDS: u64 = 50_000;
 
@@ -71,6 +78,25 @@ pub(crate) fn record(number: u64) -> Vec<(&'static str, String)> {
     PROPERTIES.into_iter().zip(values).collect()
 }
 
+/// A file of these rows as they stand in this revision.
+pub(crate) fn revised(numbers: Range<u64>, revision: u64) -> Vec<u8> {
+    let mut out = format!("{HEADER}\n").into_bytes();
+    for number in numbers {
+        row(&mut out, number, revision);
+        out.push(b'\n');
+    }
+    out
+}
+
+/// First name and phone of a row, as they stand in this revision.
+pub(crate) fn told(number: u64, revision: u64) -> (String, String) {
+    let mut line = Vec::new();
+    row(&mut line, number, revision);
+    let line = String::from_utf8(line).unwrap_or_default();
+    let mut cells = line.split(',').map(str::to_owned);
+    (cells.nth(1).unwrap_or_default(), cells.nth(1).unwrap_or_default())
+}
+
 /// One row without its line end. `revision` changes everything but the key.
 fn row(out: &mut Vec<u8>, number: u64, revision: u64) {
     let chance = mix(number ^ revision.rotate_left(40));
@@ -103,23 +129,59 @@ pub(crate) fn wide(bytes: u64) -> (u64, u64) {
 
 /// These bytes of the large file.
 pub(crate) fn wide_range(range: Range<u64>) -> Vec<u8> {
-    const LINE: u64 = WIDE_ROW_BYTES as u64;
-    let mut out = Vec::new();
-    let mut line = Vec::with_capacity(WIDE_ROW_BYTES);
-    for at in range.start / LINE..range.end.div_ceil(LINE) {
-        line.clear();
+    lines(range, WIDE_ROW_BYTES, |line, at| {
         match at {
             // The header's cells are padded with blanks, which are no part of a name.
             0 => line.extend_from_slice(format!("{HEADER},Remarks").as_bytes()),
             _ => {
-                row(&mut line, (at - 1) % WIDE_RECORDS, (at - 1) / WIDE_RECORDS);
+                row(line, (at - 1) % WIDE_RECORDS, (at - 1) / WIDE_RECORDS);
                 line.extend_from_slice(b",Remarks of some length");
             }
         }
-        let filler = if at == 0 { b' ' } else { b'.' };
-        line.resize(WIDE_ROW_BYTES - 1, filler);
+        line.resize(WIDE_ROW_BYTES - 1, if at == 0 { b' ' } else { b'.' });
+    })
+}
+
+/// Bytes and rows of the very large file, whose rows are about `records` records, over and over.
+pub(crate) fn vast(bytes: u64) -> (u64, u64) {
+    let rows = bytes / VAST_ROW_BYTES as u64 - 1;
+    ((rows + 1) * VAST_ROW_BYTES as u64, rows)
+}
+
+/// These bytes of the very large file.
+pub(crate) fn vast_range(range: Range<u64>, records: u64) -> Vec<u8> {
+    let mut cells = Vec::with_capacity(VAST_ROW_BYTES);
+    for _ in 0..VAST_COLUMNS {
+        cells.push(b',');
+        cells.resize(cells.len() + VAST_CELL_BYTES - 1, b'-');
+    }
+    lines(range, VAST_ROW_BYTES, |line, at| {
+        if at == 0 {
+            line.extend_from_slice(format!("{HEADER},Remarks").as_bytes());
+            line.resize(VAST_FIRST_BYTES - 1, b' ');
+            for column in 0..VAST_COLUMNS {
+                line.extend_from_slice(format!(",Column {column}").as_bytes());
+                line.resize(VAST_FIRST_BYTES - 1 + (column + 1) * VAST_CELL_BYTES, b' ');
+            }
+        } else {
+            row(line, (at - 1) % records, (at - 1) / records);
+            line.extend_from_slice(b",");
+            line.resize(VAST_FIRST_BYTES - 1, b'.');
+            line.extend_from_slice(&cells);
+        }
+    })
+}
+
+/// Bytes of a file whose lines all have the same length, so that none has to be kept. `write` appends a line without its end.
+fn lines(range: Range<u64>, bytes: usize, write: impl Fn(&mut Vec<u8>, u64)) -> Vec<u8> {
+    let each = bytes as u64;
+    let mut out = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
+    let mut line = Vec::with_capacity(bytes);
+    for at in range.start / each..range.end.div_ceil(each) {
+        line.clear();
+        write(&mut line, at);
         line.push(b'\n');
-        let (begin, end) = (range.start.saturating_sub(at * LINE), (range.end - at * LINE).min(LINE));
+        let (begin, end) = (range.start.saturating_sub(at * each), (range.end - at * each).min(each));
         let bounds = usize::try_from(begin).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
         out.extend_from_slice(line.get(bounds).unwrap_or_default());
     }

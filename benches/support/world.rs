@@ -98,9 +98,10 @@ impl World {
         Ok(fs::write(&path, fs::read_to_string(&path)?.replace(&self.address, address))?)
     }
 
-    /// Starts a process.
+    /// Starts a process; of the build that the environment variable `FUNCTION` names, where it does.
     pub(crate) fn process(&self) -> Outcome<Process> {
-        self.process_of(Path::new(env!("CARGO_BIN_EXE_hubferry-lambda")))
+        let other = std::env::var_os("FUNCTION");
+        self.process_of(Path::new(other.as_deref().unwrap_or(env!("CARGO_BIN_EXE_hubferry-lambda").as_ref())))
     }
 
     /// Starts a process of another build.

@@ -17,7 +17,7 @@ use crate::{
     clock::Deadline,
     codes,
     http::rate_limit::Permit,
-    record::{Input, ObjectType, Reason, fold_key, folded},
+    record::{Input, KeyHashing, ObjectType, Reason, fold_key, folded},
 };
 
 /// HubSpot refuses a call with more inputs.
@@ -159,22 +159,23 @@ impl Work<'_> {
     /// Calls of at most [`BATCH_INPUTS_MAX`] inputs and about [`BATCH_BYTES_MAX`] bytes, no key twice in one.
     fn split(&mut self) {
         let mut groups = Vec::new();
-        let (mut members, mut keys, mut bytes) = (Vec::new(), HashSet::new(), 0);
+        let (mut members, mut bytes) = (Vec::new(), 0);
+        let mut keys =
+            HashSet::with_capacity_and_hasher(self.inputs.len().min(BATCH_INPUTS_MAX), KeyHashing::default());
         for (at, input) in self.inputs.iter().enumerate() {
             if self.verdicts.get(at).is_none_or(Option::is_some) {
                 continue;
             }
-            let key = folded(&input.key);
-            let full =
-                members.len() >= BATCH_INPUTS_MAX || bytes + input.bytes() > BATCH_BYTES_MAX || keys.contains(&key);
-            if full && !members.is_empty() {
+            let (key, size) = (folded(&input.key), input.bytes());
+            let is_new = keys.insert(key.clone());
+            if (members.len() >= BATCH_INPUTS_MAX || bytes + size > BATCH_BYTES_MAX || !is_new) && !members.is_empty() {
                 groups.push(Group { members: std::mem::take(&mut members), round: 1, probe: false });
                 keys.clear();
+                keys.insert(key);
                 bytes = 0;
             }
             members.push(at);
-            keys.insert(key);
-            bytes += input.bytes();
+            bytes += size;
         }
         if !members.is_empty() {
             groups.push(Group { members, round: 1, probe: false });

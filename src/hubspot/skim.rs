@@ -126,7 +126,7 @@ impl<'a> Text<'a> {
             return None;
         }
         let rest = self.bytes.get(self.at..)?;
-        let end = rest.iter().position(|byte| matches!(CLASSES[usize::from(*byte)], QUOTE | BACKSLASH))?;
+        let end = text_end(rest)?;
         self.at += end + 1;
         if rest.get(end) == Some(&b'"') { rest.get(..end) } else { None }
     }
@@ -176,15 +176,34 @@ impl<'a> Text<'a> {
     fn skip_string(&mut self) -> Option<()> {
         self.at += 1;
         loop {
-            let class = CLASSES[usize::from(*self.bytes.get(self.at)?)];
+            self.at += text_end(self.bytes.get(self.at..)?)?;
+            let is_quote = self.bytes.get(self.at) == Some(&b'"');
             self.at += 1;
-            match class {
-                QUOTE => return Some(()),
-                BACKSLASH => self.at += 1,
-                _ => {}
+            if is_quote {
+                return Some(());
             }
+            // An escape: the sign after the backslash is part of the text.
+            self.at += 1;
         }
     }
+}
+
+/// Where the first quote or backslash is. Most of an answer is text, so this looks at eight bytes at a time.
+fn text_end(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // The lowest high bit of the result stands for the first byte of `word` that is 0; those above it may be wrong.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = zeros(word ^ (ONES * b'"' as u64)) | zeros(word ^ (ONES * b'\\' as u64));
+        if found != 0 {
+            return Some(at * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(words.len() * 8 + at)
 }
 
 #[cfg(test)]
@@ -241,6 +260,13 @@ mod tests {
             for end in 0..body.len() {
                 prop_assert_eq!(answer(&body[..end], position), None);
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_ends_at_its_first_quote_or_backslash(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'"'), Just(b'\\'), Just(b'#'), Just(b'!')], 0..40)) {
+            prop_assert_eq!(text_end(&bytes), bytes.iter().position(|byte| matches!(byte, b'"' | b'\\')));
         }
     }
 

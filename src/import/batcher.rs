@@ -4,13 +4,13 @@
 //! changes nothing. So the calls that HubSpot sees for one key are in file order, whatever the number of batches in flight.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     rc::Rc,
 };
 
 use super::ledger::RowId;
 pub use crate::hubspot::batch::{BATCH_BYTES_MAX, BATCH_INPUTS_MAX};
-use crate::record::{Input, PropertyName, folded};
+use crate::record::{Input, KeyHashing, PropertyName, folded};
 
 /// One record to be written, with the rows it stands for, in file order.
 #[derive(Debug, Clone)]
@@ -77,9 +77,9 @@ pub struct Batcher {
     /// The place of the first one in `ready`, so that `places` stay valid.
     taken: usize,
     /// Where a key's input is in `ready`, counted from the first one ever; `None` while it is in flight.
-    places: HashMap<Rc<str>, Option<usize>>,
+    places: HashMap<Rc<str>, Option<usize>, KeyHashing>,
     /// What waits for a key that is ready or in flight.
-    waiting: HashMap<Rc<str>, VecDeque<Pending>>,
+    waiting: HashMap<Rc<str>, VecDeque<Pending>, KeyHashing>,
     waiting_len: usize,
     /// Properties that are written only where there is no value: of rows that are merged, the first one's counts.
     first_wins: Vec<PropertyName>,
@@ -104,8 +104,8 @@ impl Batcher {
         Self {
             ready: VecDeque::new(),
             taken: FIRST_PLACE,
-            places: HashMap::new(),
-            waiting: HashMap::new(),
+            places: HashMap::default(),
+            waiting: HashMap::default(),
             waiting_len: 0,
             first_wins,
             inputs_max: BATCH_INPUTS_MAX,
@@ -131,13 +131,16 @@ impl Batcher {
     /// Adds what a row says about a record.
     pub fn add(&mut self, row: RowId, input: Input) {
         let folded: Rc<str> = folded(&input.key).into();
-        match self.places.get(&folded) {
-            None => {
-                self.push_ready(Pending::new(folded, row, input));
+        let next = self.taken + self.ready.len();
+        match self.places.entry(folded) {
+            Entry::Vacant(place) => {
+                self.ready.push_back(Pending::new(place.key().clone(), row, input));
+                place.insert(Some(next));
             }
-            Some(place) => {
+            Entry::Occupied(place) => {
+                let (folded, place) = (place.key().clone(), *place.get());
                 let queue = self.waiting.get_mut(&folded).filter(|queue| !queue.is_empty());
-                let last = match (queue, *place) {
+                let last = match (queue, place) {
                     (Some(queue), _) => queue.back_mut(),
                     (None, Some(place)) => self.ready.get_mut(place - self.taken),
                     (None, None) => None,
@@ -153,11 +156,6 @@ impl Batcher {
                 }
             }
         }
-    }
-
-    fn push_ready(&mut self, pending: Pending) {
-        self.places.insert(pending.folded.clone(), Some(self.taken + self.ready.len()));
-        self.ready.push_back(pending);
     }
 
     /// What waited is older than what is ready: it goes first.
