@@ -77,6 +77,8 @@ pub struct Cloud {
     pub killed: Cell<u64>,
     /// Invocations that failed.
     pub failed: Cell<u64>,
+    /// Invocations that were no sweeps.
+    pub worked: Cell<usize>,
     quiet: Cell<bool>,
 }
 
@@ -102,6 +104,7 @@ impl Cloud {
             begun: Cell::new(0),
             killed: Cell::new(0),
             failed: Cell::new(0),
+            worked: Cell::new(0),
             quiet: Cell::new(false),
         }
     }
@@ -154,6 +157,7 @@ impl Cloud {
     async fn invocation(&self, letter: Letter) {
         let number = self.begun.get() + 1;
         self.begun.set(number);
+        self.worked.set(self.worked.get() + usize::from(!letter.is_sweep));
         let mut rng = dice(self.seed, "invocation", number);
         let (struck, early) = (happens(&mut rng, self.fortune.kills), happens(&mut rng, 0.4));
         let time = rng.f64() * if early { 0.4 } else { 12.0 };

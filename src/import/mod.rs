@@ -40,7 +40,7 @@ use crate::{
     app::{Answer, App},
     clock::{Deadline, run_id},
     codes,
-    config::Import,
+    config::{Format, Import},
     error::{Error, ErrorKind, Result},
     event::{SourceObject, normalised},
     mutate::{self, Bug},
@@ -112,7 +112,7 @@ pub(super) async fn admitted(
     if let Some(etag_or_version) = known_version(source)
         && let Some(run) = app.runs().of_version(&source.bucket, &source.key, &etag_or_version).await?
         && run.outcome.is_some()
-        && !runs_again(&run, settings)
+        && !runs_again(&run, &import, settings)
         // A later upload of the same contents, where the bucket keeps no versions, is looked at more closely.
         && sequencer.as_ref().zip(run.source.sequencer.as_ref()).is_none_or(|(ours, theirs)| ours <= theirs)
     {
@@ -143,7 +143,7 @@ pub(super) async fn admitted(
     };
     let new_id = run_id(app.env().clock.now(), &app.env().rng);
     let admit = async || {
-        let again = |run: &Run| runs_again(run, settings);
+        let again = |run: &Run| runs_again(run, &import, settings);
         app.runs().admit(job, &import.name, &run_source, settings, &new_id, again).await
     };
     let admission = patiently(app.env(), admit).await?;
@@ -201,8 +201,12 @@ fn settings_of(import: &Import) -> String {
 }
 
 /// Whether an event for a version whose run is over starts another one: only where the first came to nothing and things may
-/// have changed since.
-fn runs_again(run: &Run, settings: &str) -> bool {
+/// have changed since. Creates that nothing names are never repeated: those of a run that failed on the way may all be there.
+fn runs_again(run: &Run, import: &Import, settings: &str) -> bool {
+    let nameless = import.format == Format::Opencdc && import.key.is_none() && !import.create_properties;
+    if nameless && run.report.as_ref().is_some_and(|report| report.rows.created + report.rows.deferred > 0) {
+        return false;
+    }
     match run.outcome {
         Some(Outcome::Failed | Outcome::Invalid) => true,
         Some(Outcome::Aborted) => run.settings != settings,

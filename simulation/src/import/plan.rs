@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
-use hubferry_simulator::hubspot::{Faults, OAuthClient, PortalSettings, PropertyDefinition};
+use hubferry_simulator::hubspot::{Fault, Faults, OAuthClient, What, PortalSettings, PropertyDefinition};
 
 use super::file::{self, Act, Cell, Draft, Fate, MARK, Shared, Spoilt};
 use crate::{
@@ -201,6 +201,8 @@ pub struct Plan {
     pub daily: Option<(u64, u64)>,
     /// Keys of contacts and companies.
     pub keys: usize,
+    /// An account allows so few calls that short invocations may get nowhere.
+    pub slow: bool,
 }
 
 /// Options of `level`.
@@ -285,6 +287,10 @@ pub fn draw(kind: Kind, seed: u64, scale: &Scale) -> Plan {
         portal.limits.retry_after = rng.bool();
         portal.unsettled.dated_partial_status = one_of(&mut rng, &[207, 207, 200]);
         portal.unsettled.case_variants_are_duplicates = rng.bool();
+        let long = happens(&mut rng, 0.25);
+        if long && !delivery && account == 0 {
+            portal.limits.burst = Some(4);
+        }
         let (with_oauth, with_daily, fixed) =
             (happens(&mut rng, 0.12), happens(&mut rng, 0.12), happens(&mut rng, 0.4));
         let (life, calls) = (rng.u64(20..120), rng.u64(40..90));
@@ -305,9 +311,22 @@ pub fn draw(kind: Kind, seed: u64, scale: &Scale) -> Plan {
                 daily = Some((calls, calls / 2));
             }
         }
-        let faulty = happens(&mut rng, 0.75);
+        let (faulty, bad, loses) = (happens(&mut rng, 0.75), happens(&mut rng, 0.4), happens(&mut rng, 0.5));
         if faulty && scale.faults {
             portal.faults = Faults::five_percent(seed + account);
+            if bad && delivery {
+                // Few calls: more of them fail.
+                for fault in &mut portal.faults {
+                    fault.when.probability = fault.when.probability.map(|share| share * 3.0);
+                }
+            }
+            if loses && !delivery {
+                // Longer than hubferry waits where nothing is said.
+                portal.faults.push(Fault::share(0.1, What::Migrating(75)).on("/batch/upsert").times(2));
+            }
+            if loses && delivery {
+                portal.faults.push(Fault::share(0.3, What::ResetAfter).on("/batch/create").times(2));
+            }
         }
         portals.push(portal);
     }
@@ -335,7 +354,7 @@ pub fn draw(kind: Kind, seed: u64, scale: &Scale) -> Plan {
     let deadlines = one_of(&mut rng, &[&[900][..], &[900, 60], &[60, 45, 30], &[25, 30], &[20]]).to_vec();
     // An invocation must be able to make some calls.
     let slow = portals.iter().any(|portal| portal.limits.burst <= Some(4));
-    let deadlines = if slow { vec![900, 240] } else { deadlines };
+    let deadlines = if slow { one_of(&mut rng, &[&[900][..], &[240, 60], &[60], &[90, 60]]).to_vec() } else { deadlines };
     let fortune = Fortune { kills, kills_max: rng.u64(1..5), deadlines, twice: if delivery { 0.4 } else { 0.15 } };
     let (bad_table, bad_objects, downs) = (happens(&mut rng, 0.4), happens(&mut rng, 0.4), rng.u64(0..3));
     let mut upsets = Upsets {
@@ -356,7 +375,7 @@ pub fn draw(kind: Kind, seed: u64, scale: &Scale) -> Plan {
     }
     let (busy, every) = (happens(&mut rng, 0.6), rng.u64(1..15));
     let people_every = (busy && scale.people).then(|| Duration::from_secs(every));
-    let (rotation, rotates) = (happens(&mut rng, 0.15), Duration::from_millis(rng.u64(500..20_000)));
+    let (rotation, rotates) = (happens(&mut rng, 0.2), Duration::from_millis(rng.u64(300..6_000)));
     let versioned = !delivery || happens(&mut rng, 0.6);
     let uploads = draw_uploads(kind, seed, scale, &imports, keys, lasts, versioned);
     Plan {
@@ -374,6 +393,7 @@ pub fn draw(kind: Kind, seed: u64, scale: &Scale) -> Plan {
         oauth,
         daily,
         keys,
+        slow,
     }
 }
 
@@ -490,7 +510,7 @@ fn draw_uploads(
                 // In a bucket without versions a file that is gone before it was read is nobody's.
                 let deleted_after = (delivery && deleted && (versioned || last)).then_some(after);
                 uploads.push(Upload { import, key: key.clone(), file, at, events, deleted_after });
-                at += Duration::from_millis(one_of(&mut rng, &[300, 2_000, 15_000, 60_000]))
+                at += Duration::from_millis(one_of(&mut rng, &[300, 1_000, 4_000, 60_000]))
                     + Duration::from_millis(rng.u64(0..1_000));
             }
         }
