@@ -251,7 +251,8 @@ impl Chance for Watch {
         let mut attempts = self.attempts.borrow_mut();
         let (failed, throttled) = attempts.entry(call).or_default();
         if let Outcome::Response(response) = &reply.response
-            && let Some(wait) = response.headers().get(header::RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.parse().ok())
+            && let Some(wait) =
+                response.headers().get(header::RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.parse().ok())
         {
             let until = at.saturating_add(SignedDuration::from_secs(wait)).unwrap_or(at);
             self.not_before.borrow_mut().insert(call, until);

@@ -2,4 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[cfg(debug_assertions)]
+mod mutations;
 mod worlds;

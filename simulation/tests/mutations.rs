@@ -9,12 +9,34 @@ use hubferry_simulation::{Job, Scale, live};
 /// kind (small daily limits, a secret that is replaced) begins with worlds of which some are.
 type Case = (Bug, Job, u64, u64);
 
-CASES_HERE
+const CASES: [Case; 20] = [
+    (Bug::CheckpointBeforeEffect, Job::Delivery, 0, 12),
+    (Bug::PartialSuccessIgnored, Job::Delivery, 0, 12),
+    (Bug::FirstRowWins, Job::Import, 0, 12),
+    (Bug::RejectsDroppedOnResume, Job::Import, 10, 12),
+    (Bug::CreateRepeated, Job::Delivery, 4, 12),
+    (Bug::AdoptionWithoutLook, Job::Delivery, 0, 12),
+    (Bug::LeaseNotRenewed, Job::Import, 2, 12),
+    (Bug::LeaseTaken, Job::Delivery, 0, 12),
+    (Bug::DeadlineIgnored, Job::Import, 10, 12),
+    (Bug::MarkKept, Job::Import, 0, 12),
+    (Bug::QuotesKept, Job::Delivery, 0, 12),
+    (Bug::SequencersReversed, Job::Delivery, 0, 12),
+    (Bug::IndexNotWritten, Job::Delivery, 0, 12),
+    (Bug::ImageAfterWrite, Job::Import, 1, 12),
+    (Bug::RetryAfterIgnored, Job::Import, 4, 12),
+    (Bug::DayIgnored, Job::Import, 10, 12),
+    (Bug::SlotsTwice, Job::Import, 2, 12),
+    (Bug::ContinuationNotSent, Job::Import, 16, 12),
+    (Bug::CountsTwice, Job::Import, 10, 12),
+    (Bug::BlankCellClears, Job::Import, 0, 12),
+];
 
 /// The first world that notices the fault, and what it says.
 fn noticed((bug, job, first, count): Case) -> Option<(u64, &'static str)> {
     switch(Some(bug));
-    let found = (first..first + count).find_map(|seed| Some((seed, live(job, seed, &Scale::FULL).end.err()?.invariant)));
+    let found =
+        (first..first + count).find_map(|seed| Some((seed, live(job, seed, &Scale::FULL).end.err()?.invariant)));
     switch(None);
     found
 }

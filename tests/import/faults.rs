@@ -46,7 +46,8 @@ async fn an_address_that_was_deleted_for_privacy_is_told_apart_from_a_wrong_one(
 #[tokio::test(start_paused = true)]
 async fn an_answer_about_the_account_or_a_property_that_says_nothing_is_asked_for_again() {
     // GIVEN an account that answers with success and nothing, once each, when it is asked about itself and about a new property
-    let config = contacts("").replace("object: contacts\n    key: email", "object: companies\n    key: domain\n    create_properties: true");
+    let config = contacts("")
+        .replace("object: contacts\n    key: email", "object: companies\n    key: domain\n    create_properties: true");
     let world = World::new(&config);
     world.portal.borrow_mut().add_fault(Fault::nth("/account-info", 1, What::EmptyResults));
     // The first look only asks whether it can be seen; the second one reads it.

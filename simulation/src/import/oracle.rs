@@ -135,6 +135,7 @@ impl Oracle {
 
     /// What a run said. `rejects` are the lines that it rejected; `earlier`: the rows that equal what the import delivered before, which a
     /// run may leave out.
+    #[expect(clippy::too_many_arguments, reason = "what a run is known by")]
     pub fn run(
         &mut self,
         ran: &Ran,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
-use hubferry_simulator::hubspot::{Fault, Faults, OAuthClient, What, PortalSettings, PropertyDefinition};
+use hubferry_simulator::hubspot::{Fault, Faults, OAuthClient, PortalSettings, PropertyDefinition, What};
 
 use super::file::{self, Act, Cell, Draft, Fate, MARK, Shared, Spoilt};
 use crate::{
@@ -170,6 +170,9 @@ pub struct Upload {
     pub deleted_after: Option<Duration>,
 }
 
+/// A record that stands in an account: which one, its object type, its properties, the key's first.
+pub type Seeded = (usize, &'static str, Vec<(&'static str, String)>);
+
 /// A world before it begins.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -184,7 +187,7 @@ pub struct Plan {
     /// The bucket keeps versions.
     pub versioned: bool,
     /// Records that stand in the accounts: account, object type, properties.
-    pub seeded: Vec<(usize, &'static str, Vec<(&'static str, String)>)>,
+    pub seeded: Vec<Seeded>,
     /// How processes fare.
     pub fortune: Fortune,
     /// How AWS fares.
@@ -354,7 +357,8 @@ pub fn draw(kind: Kind, seed: u64, scale: &Scale) -> Plan {
     let deadlines = one_of(&mut rng, &[&[900][..], &[900, 60], &[60, 45, 30], &[25, 30], &[20]]).to_vec();
     // An invocation must be able to make some calls.
     let slow = portals.iter().any(|portal| portal.limits.burst <= Some(4));
-    let deadlines = if slow { one_of(&mut rng, &[&[900][..], &[240, 60], &[60], &[90, 60]]).to_vec() } else { deadlines };
+    let deadlines =
+        if slow { one_of(&mut rng, &[&[900][..], &[240, 60], &[60], &[90, 60]]).to_vec() } else { deadlines };
     let fortune = Fortune { kills, kills_max: rng.u64(1..5), deadlines, twice: if delivery { 0.4 } else { 0.15 } };
     let (bad_table, bad_objects, downs) = (happens(&mut rng, 0.4), happens(&mut rng, 0.4), rng.u64(0..3));
     let mut upsets = Upsets {
@@ -397,11 +401,7 @@ pub fn draw(kind: Kind, seed: u64, scale: &Scale) -> Plan {
     }
 }
 
-fn seed_records(
-    rng: &mut fastrand::Rng,
-    keys: usize,
-    scale: &Scale,
-) -> Vec<(usize, &'static str, Vec<(&'static str, String)>)> {
+fn seed_records(rng: &mut fastrand::Rng, keys: usize, scale: &Scale) -> Vec<Seeded> {
     let mut seeded = Vec::new();
     let share = rng.f64() * 0.7;
     for account in 0..2 {
@@ -439,9 +439,9 @@ fn seed_records(
 }
 
 /// Domains that two records have.
-pub fn ambiguous(plan_seeded: &[(usize, &'static str, Vec<(&'static str, String)>)]) -> BTreeSet<String> {
+pub fn ambiguous(seeded: &[Seeded]) -> BTreeSet<String> {
     let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
-    for (_, object, record) in plan_seeded {
+    for (_, object, record) in seeded {
         if *object == "companies" && !once.insert(record[0].1.clone()) {
             twice.insert(record[0].1.clone());
         }
@@ -449,7 +449,6 @@ pub fn ambiguous(plan_seeded: &[(usize, &'static str, Vec<(&'static str, String)
     twice
 }
 
-#[expect(clippy::too_many_lines, reason = "one upload after the other, each drawn in one place")]
 fn draw_uploads(
     kind: Kind,
     seed: u64,
@@ -463,13 +462,7 @@ fn draw_uploads(
     let mut uploads: Vec<Upload> = Vec::new();
     for (import, settings) in imports.iter().enumerate() {
         let mut rng = dice(seed, "uploads", import as u64);
-        let objects = if delivery {
-            rng.usize(1..4)
-        } else if import == 0 {
-            rng.usize(1..4)
-        } else {
-            1
-        };
+        let objects = if delivery || import == 0 { rng.usize(1..4) } else { 1 };
         let objects = if scale.overlap { objects } else { 1 };
         for object in 0..objects {
             let mut rng = dice(seed, "object", (import * 100 + object) as u64);
