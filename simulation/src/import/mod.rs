@@ -687,7 +687,8 @@ impl Life {
             if throttled > 3 + calls / 50 && !trouble && self.plan.daily.is_none() {
                 return Err(failed(kept, format!("account {account}: {throttled} of {calls} calls were refused")));
             }
-            if let Some((limit, reserve)) = self.plan.daily.filter(|_| account == 0) {
+            // HubSpot tells apps that come with OAuth nothing of the day's calls.
+            if let Some((limit, reserve)) = self.plan.daily.filter(|_| account == 0 && !self.plan.oauth) {
                 let zone = jiff::tz::TimeZone::get("America/New_York").unwrap();
                 let mut days: BTreeMap<jiff::civil::Date, usize> = BTreeMap::new();
                 for entry in portal.log().iter().filter(|entry| entry.status != 429) {
