@@ -30,12 +30,12 @@ fn worlds(job: Job, seeds: Range<u64>) {
 
 #[test]
 fn imports_keep_every_promise_in_fixed_worlds() {
-    worlds(Job::Import, 0..100);
+    worlds(Job::Import, 0..60);
 }
 
 #[test]
 fn deliveries_keep_every_promise_in_fixed_worlds() {
-    worlds(Job::Delivery, 0..120);
+    worlds(Job::Delivery, 0..60);
 }
 
 #[test]
