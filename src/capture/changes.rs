@@ -23,6 +23,7 @@ use crate::{
         records::{ChangedPage, PastValue, RawRecord, Wanted},
         resources::{CrmResource, Resource},
     },
+    mutate::{self, Bug},
     record::ObjectType,
 };
 
@@ -81,7 +82,8 @@ impl Job {
         // What was older than that when this pass read it has been in the index for long enough.
         let read_young = reach.min(from);
         let by_search = matches!(&*self.resource, Resource::Crm(_));
-        if self.capture.trailing_seconds > 0 && by_search && read_young > trailing {
+        let is_wanted = self.capture.trailing_seconds > 0 && !mutate::on(Bug::TrailingSkipped);
+        if is_wanted && by_search && read_young > trailing {
             self.progress.phase = Phase::Trailing { until: read_young, after: None };
         } else {
             self.trailed();
@@ -161,6 +163,9 @@ impl Job {
                     ended = page.is_last;
                     if let Some((last, _)) = page.ids.last() {
                         next = Some(last.clone());
+                    }
+                    if mutate::on(Bug::SearchSkipsAnId) {
+                        next = next.map(|id| (number(&id) + 1).to_string());
                     }
                     let (asked, known) = self.unseen(&page);
                     let last = page.ids.last().map(|(last, _)| last.clone());
@@ -348,7 +353,7 @@ impl Job {
     /// Emits the delete of a record that was merged into another, once.
     fn merged(&mut self, loser: &str, winner: &str) -> Result<()> {
         let id = number(loser);
-        if self.known.merged.contains(&id) {
+        if self.known.merged.contains(&id) || mutate::on(Bug::MergesSkipped) {
             return Ok(());
         }
         let now = self.env.clock.now();

@@ -11,7 +11,10 @@ use super::{
     model::{Canon, FieldState, FieldWrite, Intent, Link, ReviewKind, Side, WRITES_KEPT, hash_of},
     values::Seen,
 };
-use crate::config::{OnConflict, SyncRule};
+use crate::{
+    config::{OnConflict, SyncRule},
+    mutate::{self, Bug},
+};
 
 /// Runs over which the writes of a field are compared.
 const FLIP_TICKS: u64 = 6;
@@ -249,7 +252,9 @@ pub fn decide(
             continue;
         }
         let changed = (!state.new).then(|| (theirs.canon != state.salesforce, ours.canon != state.hubspot));
-        let way = way(pair.rule, changed, theirs.canon.is_none(), ours.canon.is_none());
+        let changed = changed.map(|(one, other)| if mutate::on(Bug::MergeReversed) { (other, one) } else { (one, other) });
+        let is_blank = |canon: &Canon| canon.is_none() && !mutate::on(Bug::BlankOverwrites);
+        let way = way(pair.rule, changed, is_blank(&theirs.canon), is_blank(&ours.canon));
         if let Some(review) = &state.frozen {
             let kind = kind_of(review);
             if kind != ReviewKind::Conflict || way == Way::Conflict {

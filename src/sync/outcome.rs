@@ -19,6 +19,7 @@ use super::{
 use crate::{
     codes,
     error::Result,
+    mutate::{self, Bug},
     objects::Location,
     salesforce::model::{Row, SalesforceId},
 };
@@ -53,6 +54,9 @@ impl Job {
 
     /// Opens a review, or brings what it shows up to date. One that a person has settled for good stays so.
     pub(super) async fn open_review(&mut self, review: Review) -> Result<()> {
+        if mutate::on(Bug::ReviewNotOpened) {
+            return Ok(());
+        }
         let known = self.open.get(&review.id).filter(|known| known.version > 0);
         if known.is_some_and(|known| !known.kind.is_of_field() && known.choice == Some(Choice::Keep)) {
             return Ok(());
@@ -259,7 +263,7 @@ impl Job {
 
     /// The record is looked at again in the next run, whatever the feeds say.
     pub(super) async fn put_off(&mut self, side: Side, id: &str) -> Result<()> {
-        if self.planner.is_some() {
+        if self.planner.is_some() || mutate::on(Bug::PutOffForgotten) {
             return Ok(());
         }
         self.todos.put(&Todo { side, id: id.to_owned(), why: TodoWhy::Deferred }).await

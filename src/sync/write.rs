@@ -21,6 +21,7 @@ use crate::{
         batch::{BATCH_INPUTS_MAX, Write as HubspotWrite, WriteKind},
         verdict::Verdict as HubspotVerdict,
     },
+    mutate::{self, Bug},
     record::{Input, ObjectType, PropertyName, Reason},
     report::RowOutcome,
     salesforce::{
@@ -259,7 +260,8 @@ impl Job {
         self.still_ours()?;
         let mapping = self.mapping.clone();
         let mut verdicts: Vec<Option<Verdict>> = vec![None; records.len()];
-        let write = Write::Upsert { key: &mapping.salesforce_link };
+        let upsert = Write::Upsert { key: &mapping.salesforce_link };
+        let write = if mutate::on(Bug::CreatedWithoutKey) { Write::Create } else { upsert };
         self.org.write(&mapping.salesforce_object, write, &records, &mut verdicts, self.calls_until()).await?;
         let mut written = Vec::new();
         for (one, verdict) in made.into_iter().zip(verdicts) {
@@ -494,6 +496,9 @@ impl Job {
             for work in works.iter_mut().filter(|work| work.writes()) {
                 let intent = decide::intent_of(&work.decision, &self.mapping.pairs, &work.hubspot, &work.salesforce);
                 work.link.intent = Some(intent);
+            }
+            if mutate::on(Bug::ShadowBeforeEffect) {
+                works.iter_mut().for_each(Work::take_for_written);
             }
             self.store_intents(works).await?;
             self.still_ours()?;
@@ -791,6 +796,10 @@ impl Job {
         for at in touched {
             let Some(work) = works.get_mut(at) else { continue };
             work.wrote = true;
+            if mutate::on(Bug::ShadowNotWritten) {
+                (work.settled, work.link.intent) = (true, None);
+                continue;
+            }
             let record = hubspot.get(&work.link.hubspot_id).filter(|record| record.id == work.link.hubspot_id);
             let (Some(record), Some(row)) = (record, salesforce.get(&work.link.salesforce_id)) else {
                 // Gone since.
