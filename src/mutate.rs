@@ -81,8 +81,6 @@ bugs! {
     PutOffForgotten "put-off-forgotten"
     /// HubSpot's recycle bin is not looked at.
     BinSkipped "bin-skipped"
-    /// Records are created without the other side's id as a key.
-    CreatedWithoutKey "created-without-key"
     /// A sweep of Salesforce ends at our own clock.
     OwnClock "own-clock"
 }

@@ -129,7 +129,7 @@ impl Job {
                     Some(value) => {
                         let others = sharing.get(&value).into_iter().flatten().filter(|other| *other != id);
                         let others: Vec<String> = others.map(ToString::to_string).collect();
-                        if !others.is_empty() {
+                        if !others.is_empty() && !mutate::on(Bug::LinkedToTheFirst) {
                             let why = "several records of Salesforce share what it would be recognised by";
                             matches.push(review(ReviewKind::Duplicate, Side::Salesforce, others, why));
                             continue;

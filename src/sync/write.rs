@@ -260,8 +260,7 @@ impl Job {
         self.still_ours()?;
         let mapping = self.mapping.clone();
         let mut verdicts: Vec<Option<Verdict>> = vec![None; records.len()];
-        let upsert = Write::Upsert { key: &mapping.salesforce_link };
-        let write = if mutate::on(Bug::CreatedWithoutKey) { Write::Create } else { upsert };
+        let write = Write::Upsert { key: &mapping.salesforce_link };
         self.org.write(&mapping.salesforce_object, write, &records, &mut verdicts, self.calls_until()).await?;
         let mut written = Vec::new();
         for (one, verdict) in made.into_iter().zip(verdicts) {

@@ -234,6 +234,8 @@ impl World {
                 self.outside.fail(QUIET, format!("{}: {emitted} changes: {:?}", capture.name, report.capture));
             }
         }
+        // Who dies between the end of a run and its entry leaves the entry to the sweep.
+        self.invoke(Wake::Resume, Fate::EASY).await;
         self.check_rest();
         self.first_failure()?;
         self.sum_up().await;

@@ -110,7 +110,9 @@ impl World {
                 continue;
             }
             let Some(line) = rebuilt.get(id.as_str()) else {
-                if !capture.snapshot && (live.updated < initial || undated || !capture.is_crm()) {
+                let before_it = !capture.snapshot && (live.updated < initial || undated || !capture.is_crm());
+                // Without the recycle bin nobody sees who comes back from it.
+                if before_it || (!capture.deletes && undated) {
                     continue;
                 }
                 let seen = format!("{name}: {object} {id}, changed at {}, is not in S3", live.updated);

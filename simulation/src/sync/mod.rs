@@ -8,23 +8,28 @@ mod people;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     fmt::Arguments,
     rc::Rc,
     time::Duration,
 };
 
+use bytes::Bytes;
 use hubferry::{
     app::Answer,
     clock::Clock as _,
     report::{Outcome, Report},
+    state::{Item, Key},
     sync::model::Side,
 };
 use hubferry_simulator::{
-    hubspot::{Faults, Workflow},
+    hubspot::{Faults, Reply, Workflow},
     salesforce::{Automation, Rewrite, five_percent},
 };
-use jiff::SignedDuration;
+use http::Request;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use self::{
     both::{
@@ -34,7 +39,10 @@ use self::{
     fields::FIELDS,
     oracle::{Oracle, Place},
 };
-use crate::{Failure, Lived, Scale, Trace, lived_through};
+use crate::{
+    Failure, Lived, Scale, Trace, lived_through,
+    world::{Chance, Door, Upset},
+};
 
 const ENDS: &str = "a run with nothing in its way ends well";
 const COUNTS: &str = "a run keeps count and state";
@@ -69,10 +77,53 @@ struct World {
     upper: bool,
     trace: Rc<RefCell<Trace>>,
     failure: RefCell<Option<Failure>>,
+    steps: Rc<Steps>,
+    /// What was edited last: record and field.
+    edits: RefCell<VecDeque<(Place, usize)>>,
 }
 
 fn place(side: Side, id: &str) -> Place {
     (side, id.to_owned())
+}
+
+/// Counts what invocations do to the table and to the two systems, so that one can die right after any of it.
+#[derive(Default)]
+struct Steps {
+    left: Cell<u64>,
+    reached: Notify,
+}
+
+impl Steps {
+    fn step(&self) {
+        if self.left.get() == 1 {
+            self.reached.notify_one();
+        }
+        self.left.set(self.left.get().saturating_sub(1));
+    }
+}
+
+impl Chance for Steps {
+    fn objects(&self, _: Door, _: &str) -> Upset {
+        Upset::None
+    }
+    fn table(&self, _: Door) -> Upset {
+        Upset::None
+    }
+    fn called(&self, _: u64, _: Timestamp, _: &Request<Bytes>, _: &Reply) {
+        self.step();
+    }
+    fn stored(&self, _: u64, _: &Key, _: Option<&Item>, _: Option<&Item>) {
+        self.step();
+    }
+}
+
+/// When an invocation dies.
+#[derive(Debug, Clone, Copy)]
+enum Death {
+    /// After so long.
+    After(Duration),
+    /// After so many steps.
+    At(u64),
 }
 
 /// The configuration of all worlds, with this about deletions and these limits.
@@ -137,6 +188,8 @@ impl World {
         let both = Both::with(&config(deletes, WIDE), portal, org);
         let ahead = [0, 0, 0, -600, 600][more.usize(..5)];
         both.world.org_ahead.set(SignedDuration::from_secs(ahead));
+        let steps: Rc<Steps> = Rc::default();
+        *both.world.chance.borrow_mut() = Some(steps.clone());
         Self {
             both,
             scale,
@@ -150,6 +203,8 @@ impl World {
             upper,
             trace,
             failure: RefCell::default(),
+            steps,
+            edits: RefCell::default(),
         }
     }
 
@@ -202,11 +257,17 @@ impl World {
             };
             let seconds = if rng.bool() { 900 } else { rng.i64(20..90) };
             let killed = (kills && rng.u8(..3) == 0).then(|| Duration::from_millis(rng.u64(1..20_000)));
-            let killed = killed.filter(|_| self.scale.kills);
-            let (twice, later) = {
+            let (twice, later, sharp, step, just) = {
                 let mut more = self.more.borrow_mut();
-                (more.u8(..4) == 0, more.u64(..15_000))
+                (more.u8(..4) == 0, more.u64(..15_000), more.u8(..3) > 0, more.u64(1..150), more.bool())
             };
+            let killed = killed.map(|after| if sharp { Death::At(step) } else { Death::After(after) });
+            let killed = killed.filter(|_| self.scale.kills);
+            if just && self.scale.people {
+                // In the same moment: what a clock, or an index, shows of it is late.
+                self.edit_any(Side::Salesforce);
+                self.edit_any(Side::Hubspot);
+            }
             let first = self.invoke(wake, seconds, killed);
             if twice && self.scale.overlap {
                 // A person starts one in the middle of the schedule's, or a message comes twice.
@@ -221,28 +282,39 @@ impl World {
         }
     }
 
-    async fn invoke(&self, event: Value, seconds: i64, killed: Option<Duration>) {
+    async fn invoke(&self, event: Value, seconds: i64, killed: Option<Death>) {
         let world = &self.both.world;
         self.epoch.set(self.epoch.get() + 1);
         self.active.set(self.active.get() + 1);
         self.oracle.borrow_mut().began.push(world.clock.now());
         self.note(format_args!("run: {event}"));
         let work = world.handle_within(event, seconds);
-        let answer = match killed {
-            Some(after) => {
-                tokio::select! {
-                    biased;
-                    () = world.clock.sleep(after) => None,
-                    answer = work => Some(answer),
+        let death = async {
+            match killed {
+                Some(Death::After(after)) => world.clock.sleep(after).await,
+                Some(Death::At(step)) => {
+                    self.steps.left.set(step);
+                    self.steps.reached.notified().await;
                 }
+                None => std::future::pending().await,
             }
-            None => Some(work.await),
         };
+        let answer = tokio::select! {
+            biased;
+            () = death => None,
+            answer = work => Some(answer),
+        };
+        self.steps.left.set(0);
         self.active.set(self.active.get() - 1);
         match answer {
             Some(Ok(answer)) => self.ended(&answer),
             Some(Err(error)) => self.fail(COUNTS, error.to_string()),
-            None => self.note(format_args!("killed")),
+            None => {
+                self.note(format_args!("killed: {killed:?}"));
+                if self.scale.people {
+                    self.edit_again();
+                }
+            }
         }
         self.epoch.set(self.epoch.get() + 1);
     }
@@ -291,7 +363,9 @@ impl World {
         self.note(format_args!("nobody edits any more"));
         self.both.world.portal.borrow_mut().clear_faults();
         self.both.world.org.borrow_mut().clear_faults();
-        for wait in [60, 1_900, 1_900] {
+        // An hour later nothing shows a second time what the overlap of two runs would have shown.
+        let first = [60, 4_000][self.more.borrow_mut().usize(..2)];
+        for wait in [first, 1_900, 1_900] {
             self.both.wait(wait).await;
             self.both.world.queue.take();
             self.both.world.resume().await;

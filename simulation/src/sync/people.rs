@@ -10,6 +10,9 @@ use super::{
     oracle::{Dirty, Place},
 };
 
+/// Edits that somebody may go on with.
+const EDITS_KEPT: usize = 3;
+
 impl World {
     /// Takes note of an edit, before it is made.
     fn edited(&self, of: &Place, at: usize, value: Option<String>) {
@@ -42,6 +45,11 @@ impl World {
                 Side::Salesforce => (other.1.clone(), of.1.clone()),
             };
             oracle.definite.insert((h, s, at));
+        }
+        let mut edits = self.edits.borrow_mut();
+        edits.push_back(mine.clone());
+        if edits.len() > EDITS_KEPT {
+            edits.pop_front();
         }
         if at == 0 {
             oracle.moved.insert(of.clone());
@@ -77,7 +85,7 @@ impl World {
         }
     }
 
-    fn edit_any(&self, side: Side) {
+    pub(super) fn edit_any(&self, side: Side) {
         let Some(of) = self.any(side) else { return };
         for _ in 0..=self.below(3) {
             let at = self.below(EDITED);
@@ -87,6 +95,21 @@ impl World {
                 false => self.value(at, side),
             };
             self.edit(&of, at, &text);
+        }
+    }
+
+    /// Somebody goes on with what was edited last.
+    pub(super) fn edit_again(&self) {
+        let edits: Vec<(Place, usize)> = self.edits.borrow().iter().cloned().collect();
+        for (of, at) in edits {
+            let lives = match of.0 {
+                Side::Hubspot => self.both.h_lives(&of.1),
+                Side::Salesforce => self.both.s_lives(&of.1),
+            };
+            if lives {
+                let text = self.value(at, of.0);
+                self.edit(&of, at, &text);
+            }
         }
     }
 
