@@ -55,17 +55,13 @@ bugs! {
     /// What was learned is not saved with the position.
     LogForgotten "log-forgotten"
 
-    /// A sync writes before it has stored what it is about to write.
-    IntentNotStored "intent-not-stored"
     /// What was written becomes the shadow before it is written.
     ShadowBeforeEffect "shadow-before-effect"
     /// What was read back does not become the shadow, and intents stay.
     ShadowNotWritten "shadow-not-written"
-    /// Salesforce's changes are asked for from where the last sweep ended.
-    OverlapDropped "overlap-dropped"
     /// HubSpot's changes are asked for from the beginning of the last run.
     IndexTrusted "index-trusted"
-    /// A value goes to the side that changed it.
+    /// A value goes to the side that changed it, not from there.
     MergeReversed "merge-reversed"
     /// A blank value takes another one away, whatever the rule says.
     BlankOverwrites "blank-overwrites"
@@ -77,8 +73,6 @@ bugs! {
     LinkedToTheFirst "linked-to-the-first"
     /// A collection's failed records are taken for written.
     PartialIgnored "partial-ignored"
-    /// What was put off is forgotten.
-    PutOffForgotten "put-off-forgotten"
     /// HubSpot's recycle bin is not looked at.
     BinSkipped "bin-skipped"
     /// A sweep of Salesforce ends at our own clock.

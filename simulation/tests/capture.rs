@@ -88,3 +88,36 @@ fn what_is_in_s3_is_what_is_in_hubspot_while_people_work_and_captures_fail_and_d
 fn the_same_seed_is_the_same_capture_twice() {
     same_twice(Job::Capture, 0..4);
 }
+
+#[test]
+fn a_restore_is_a_version_of_its_own_where_hubspots_clock_is_ahead_of_ours() {
+    worlds(Job::Capture, 172..173);
+}
+
+const IN_S3: &str = "what is in HubSpot is in S3, as it was changed last";
+const GONE: &str = "what is gone in HubSpot is told";
+const EQUAL: &str = "a record in S3 is the one in HubSpot";
+const DURABLE: &str = "everything before the position is durable";
+const MANIFESTS: &str = "the manifests list what is there";
+const FENCE: &str = "who has lost the lease writes nothing";
+
+/// What each fault may break; where to begin looking was found by trying.
+const FAULTS: &[Fault] = &[
+    (Bug::PositionBeforeObject, 0, &[IN_S3, EQUAL, DURABLE, MANIFESTS]),
+    (Bug::LagDropped, 0, &[IN_S3, EQUAL, DURABLE]),
+    (Bug::TrailingSkipped, 0, &[IN_S3, EQUAL, DURABLE]),
+    (Bug::ArchivedSkipped, 0, &[GONE]),
+    (Bug::ReturnedSkipped, 0, &[IN_S3, EQUAL, DURABLE, GONE]),
+    (Bug::MergesSkipped, 0, &[GONE]),
+    (Bug::LostFenceIgnored, 0, &[FENCE]),
+    (Bug::OrphanKept, 0, &[MANIFESTS, IN_S3, EQUAL, GONE]),
+    (Bug::PartForgotten, 0, &[MANIFESTS, IN_S3, EQUAL, DURABLE, GONE]),
+    (Bug::HandoverAtTheEnd, 0, &[IN_S3, EQUAL, DURABLE]),
+    (Bug::SearchSkipsAnId, 0, &[IN_S3, EQUAL, DURABLE]),
+    (Bug::LogForgotten, 0, &[MANIFESTS, GONE, IN_S3, EQUAL, DURABLE]),
+];
+
+#[test]
+fn every_deliberate_fault_of_a_capture_is_noticed() {
+    notices(Job::Capture, FAULTS);
+}

@@ -10,7 +10,9 @@ fn one() {
     let job = *Job::ALL.iter().find(|job| job.name() == text("J")).unwrap_or(&Job::Capture);
     let bugs: Vec<Option<Bug>> = match text("BUG").as_str() {
         "" => vec![None],
-        list => list.split(',').map(|name| Some(*Bug::ALL.iter().find(|bug| bug.name() == name).expect(name))).collect(),
+        list => {
+            list.split(',').map(|name| Some(*Bug::ALL.iter().find(|bug| bug.name() == name).expect(name))).collect()
+        }
     };
     for bug in bugs {
         mutate::switch(bug);
@@ -19,14 +21,29 @@ fn one() {
         for seed in first..first + count {
             let at = std::time::Instant::now();
             let lived = live(job, seed, &Scale::FULL);
-            if trace == 1 { println!("{}", lived.trace.text()); }
-            if trace == 2 { println!("seed {seed} {:?} {:?}", at.elapsed(), lived.trace.hash()); }
+            if trace == 1 {
+                println!("{}", lived.trace.text());
+            }
+            if trace == 2 {
+                println!("seed {seed} {:?} {:?}", at.elapsed(), lived.trace.hash());
+            }
             if let Err(f) = lived.end {
-                println!("seed {seed}: {}: {}", f.invariant, &f.seen.chars().take(get("W", 600) as usize).collect::<String>());
+                println!(
+                    "seed {seed}: {}: {}",
+                    f.invariant,
+                    &f.seen.chars().take(get("W", 600) as usize).collect::<String>()
+                );
                 bad.entry(f.invariant).or_default().push(seed);
-                if stop == 1 { break; }
+                if stop == 1 {
+                    break;
+                }
             }
         }
-        println!("== {:?} {bad:?} {:?} in all, {:?} per world", bug.map(Bug::name), start.elapsed(), start.elapsed() / count as u32);
+        println!(
+            "== {:?} {bad:?} {:?} in all, {:?} per world",
+            bug.map(Bug::name),
+            start.elapsed(),
+            start.elapsed() / count as u32
+        );
     }
 }

@@ -263,8 +263,9 @@ impl Job {
         let read_at = self.env.clock.now();
         let mut at = Timestamp::from_millisecond(modified).ok().or(record.updated_at);
         if judged.cause.is_some() {
-            // No date moves with a restore or an association: a version of its own, or who drops repeats by id and date would drop it.
-            at = at.max(Some(read_at));
+            // No date moves with a restore or an association: a version of its own, or who drops repeats by id and date would drop it. By
+            // HubSpot's clock where that is ahead: else it would be the version that was told before.
+            at = at.max(Some(read_at)).max(Some(self.account.server_time()));
         }
         let mut learned = vec![Delta::Emitted(id, modified)];
         if matches!(judged.cause, Some(Cause::Restore)) {

@@ -17,12 +17,7 @@ use super::{
     org::Org,
     soql::{Comparison, Condition, Literal, Select},
 };
-use crate::{
-    Error, ErrorKind, Result,
-    clock::Deadline,
-    codes,
-    mutate::{self, Bug},
-};
+use crate::{Error, ErrorKind, Result, clock::Deadline, codes};
 
 /// How far a sweep reaches back behind the end of the last one. Measured delays are 1 to 3 s; long transactions carry the time of their start.
 pub const OVERLAP: SignedDuration = SignedDuration::from_mins(5);
@@ -107,8 +102,7 @@ impl Sweep {
     /// without one, from the beginning.
     pub fn new(last_until: Option<Timestamp>, now: Timestamp) -> Self {
         let whole = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
-        let overlap = if mutate::on(Bug::OverlapDropped) { SignedDuration::ZERO } else { OVERLAP };
-        let since = last_until.map(|at| at.checked_sub(overlap).unwrap_or(Timestamp::MIN));
+        let since = last_until.map(|at| at.checked_sub(OVERLAP).unwrap_or(Timestamp::MIN));
         Self { since: since.map(whole), until: whole(now), after: None, next: None }
     }
 }

@@ -991,9 +991,6 @@ impl Job {
                 links.push(work.link.clone());
             }
         }
-        if mutate::on(Bug::IntentNotStored) {
-            return Ok(());
-        }
         let stored = self.links.store(&mut links).await?;
         for ((at, link), stored) in places.into_iter().zip(links).zip(stored) {
             let Some(work) = works.get_mut(at) else { continue };

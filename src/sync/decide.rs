@@ -252,7 +252,8 @@ pub fn decide(
             continue;
         }
         let changed = (!state.new).then(|| (theirs.canon != state.salesforce, ours.canon != state.hubspot));
-        let changed = changed.map(|(one, other)| if mutate::on(Bug::MergeReversed) { (other, one) } else { (one, other) });
+        let changed =
+            changed.map(|(one, other)| if mutate::on(Bug::MergeReversed) { (other, one) } else { (one, other) });
         let is_blank = |canon: &Canon| canon.is_none() && !mutate::on(Bug::BlankOverwrites);
         let way = way(pair.rule, changed, is_blank(&theirs.canon), is_blank(&ours.canon));
         if let Some(review) = &state.frozen {
@@ -365,9 +366,10 @@ fn is_flip(writes: &[FieldWrite], side: Side, value: u64, tick: u64) -> bool {
 /// Takes note of a field that was written on `side` as `written`, and was read back as `stored`, while the other side held `other`.
 ///
 /// Something else may have come back: an automation has rewritten it, or somebody has changed it since. Where the rule would carry such a
-/// change to the other side, it stays one; where it would be put back each time, it is accepted.
+/// change to the other side, it stays one. Where it would be put back each time, it is accepted when it comes back a second time: what
+/// somebody has changed in the moment of the first write is put back by the second one.
 pub fn landed(state: &mut FieldState, rule: SyncRule, side: Side, written: &Canon, stored: &Canon, other: &Canon) {
-    let accepted = written != stored && {
+    let accepted = written != stored && was_written_twice(state, side) && {
         let (changed, salesforce, hubspot) = match side {
             Side::Salesforce => ((true, false), stored, other),
             Side::Hubspot => ((false, true), other, stored),
@@ -381,6 +383,12 @@ pub fn landed(state: &mut FieldState, rule: SyncRule, side: Side, written: &Cano
         Side::Salesforce => (state.salesforce, state.hubspot) = (shadow, other.clone()),
         Side::Hubspot => (state.hubspot, state.salesforce) = (shadow, other.clone()),
     }
+}
+
+/// Whether the last two writes carried the same value to this side.
+fn was_written_twice(state: &FieldState, side: Side) -> bool {
+    let mut last = state.writes.iter().rev().map(|write| (write.side, write.value));
+    last.next().is_some_and(|one| one.0 == side && last.next() == Some(one))
 }
 
 /// The intent that stands for a decision.
@@ -454,7 +462,11 @@ mod tests {
         let mut state = FieldState::default();
         landed(&mut state, TwoWay, Salesforce, &text("a"), &text("A"), &text("a"));
         assert_eq!((state.salesforce, state.hubspot), (text("a"), text("a")), "still to be carried to HubSpot");
-        let mut state = FieldState::default();
+        let write = FieldWrite { tick: 1, side: Salesforce, value: 1 };
+        let mut state = FieldState { writes: vec![write], ..FieldState::default() };
+        landed(&mut state, AlwaysHubspot, Salesforce, &text("a"), &text("A"), &text("a"));
+        assert_eq!((state.salesforce, state.hubspot), (text("a"), text("a")), "once: it may have been a person");
+        let mut state = FieldState { writes: vec![write; 2], ..FieldState::default() };
         landed(&mut state, AlwaysHubspot, Salesforce, &text("a"), &text("A"), &text("a"));
         assert_eq!((state.salesforce, state.hubspot), (text("A"), text("a")), "accepted");
     }

@@ -124,8 +124,7 @@ fn csv_lines(text: &[u8]) -> Result<Vec<Line>, String> {
             names.iter().zip(row.iter()).map(|(name, cell)| (name.to_owned(), cell.to_owned())).collect();
         values.retain(|_, text| !text.is_empty());
         let take = |name: &str| values.get(name).cloned().unwrap_or_default();
-        let (operation, id, version, cause) =
-            (take("_operation"), take("_id"), take("_updated_at"), take("_change"));
+        let (operation, id, version, cause) = (take("_operation"), take("_id"), take("_updated_at"), take("_change"));
         lines.push(Line {
             values: (operation != "delete").then_some(values),
             operation,

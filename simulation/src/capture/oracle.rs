@@ -205,9 +205,11 @@ impl World {
                 self.outside.fail(ORDER, seen);
             }
             let undated = (capture.account, capture.kind.object.to_owned(), line.id.clone());
-            if let Some(told) = line.before.as_ref().filter(|_| self.plan.is_prompt && !ledger.undated.contains(&undated))
+            if let Some(told) =
+                line.before.as_ref().filter(|_| self.plan.is_prompt && !ledger.undated.contains(&undated))
             {
-                let (told, was) = (told.get(capture.kind.name), before.values.as_ref().and_then(|v| v.get(capture.kind.name)));
+                let (told, was) =
+                    (told.get(capture.kind.name), before.values.as_ref().and_then(|v| v.get(capture.kind.name)));
                 if told != was {
                     let seen = format!("{}: {}: before is {told:?}, and it was {was:?}", capture.name, line.id);
                     self.outside.fail(BEFORE, seen);

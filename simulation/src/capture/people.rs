@@ -38,9 +38,8 @@ impl World {
     pub(super) fn kinds(&self) -> Vec<(usize, Kind)> {
         let mut kinds: Vec<(usize, Kind)> = Vec::new();
         for capture in &self.plan.captures {
-            let is_known = kinds.iter().any(|(account, kind)| {
-                *account == capture.account && kind.object == capture.kind.object
-            });
+            let is_known =
+                kinds.iter().any(|(account, kind)| *account == capture.account && kind.object == capture.kind.object);
             if !is_known {
                 kinds.push((capture.account, capture.kind));
             }

@@ -38,8 +38,7 @@ pub const INTERESTS: &str = "{ hubspot: interests, salesforce: Interests__c, rul
 /// One of some, called otherwise on either side.
 pub const SOURCE: &str = "{ hubspot: source, salesforce: LeadSource, rule: two_way, on_conflict: salesforce, values: { Web: web, Phone Inquiry: phone, Partner Referral: partner, Other: other } }";
 /// A box.
-pub const OPT_OUT: &str =
-    "{ hubspot: optout, salesforce: HasOptedOutOfEmail, rule: two_way, on_conflict: hubspot }";
+pub const OPT_OUT: &str = "{ hubspot: optout, salesforce: HasOptedOutOfEmail, rule: two_way, on_conflict: hubspot }";
 /// A moment.
 pub const SEEN: &str = "{ hubspot: last_seen, salesforce: Last_Seen__c, rule: two_way, on_conflict: latest }";
 /// A longer text.

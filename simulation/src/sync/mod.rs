@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Request;
 use hubferry::{
     app::Answer,
     clock::Clock as _,
@@ -26,7 +27,6 @@ use hubferry_simulator::{
     hubspot::{Faults, Reply, Workflow},
     salesforce::{Automation, Rewrite, five_percent},
 };
-use http::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -336,6 +336,9 @@ impl World {
                 self.note(format_args!("{:?} {:?} {:?}", report.outcome, report.rows, report.error));
                 if report.outcome == Outcome::Done {
                     self.in_step();
+                    if let Some(failure) = self.guessed() {
+                        self.failure.borrow_mut().get_or_insert(failure);
+                    }
                 }
             }
             other => self.note(format_args!("{other:?}")),
@@ -352,7 +355,7 @@ impl World {
                 _ => self.create_on_both(),
             }
         }
-        if self.more.borrow_mut().u8(..3) == 0 && self.scale.odd {
+        if self.more.borrow_mut().bool() && self.scale.odd {
             self.create_three();
         }
         let stop = Rc::new(Cell::new(false));

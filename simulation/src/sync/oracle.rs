@@ -95,6 +95,18 @@ impl World {
         }
     }
 
+    /// A record that was linked although somebody else has its address.
+    pub(super) fn guessed(&self) -> Option<Failure> {
+        let oracle = self.oracle.borrow();
+        let touched = |of: &Place| oracle.moved.contains(of) || oracle.muddled.contains(of);
+        oracle.three.iter().find_map(|(h, two)| {
+            let twin = self.twin(h).filter(|twin| two.contains(twin))?;
+            let is_certain = !touched(h) && !two.iter().any(touched);
+            let seen = format!("HubSpot {} is {}, which has a namesake: {two:?}", h.1, twin.1);
+            is_certain.then_some(Failure { invariant: GUESSED, seen })
+        })
+    }
+
     /// Everything that is wrong, in words.
     pub(super) fn wrong(&self) -> Vec<Failure> {
         let mut wrong = Vec::new();
@@ -138,7 +150,8 @@ impl World {
                 origins.entry(origin.unwrap_or_default()).or_default().push(id);
             }
             for (origin, ids) in origins.into_iter().filter(|(origin, ids)| !origin.is_empty() && ids.len() > 1) {
-                wrong.push(Failure { invariant: TWICE, seen: format!("{side:?} has {origin} more than once: {ids:?}") });
+                wrong
+                    .push(Failure { invariant: TWICE, seen: format!("{side:?} has {origin} more than once: {ids:?}") });
             }
         }
         let oracle = self.oracle.borrow();
@@ -148,7 +161,10 @@ impl World {
             let Some(s) = self.twin(&h) else {
                 let twin_is_gone = self.both.h(&id, "sf_contact_id_ext").is_some() && self.deletes == "ignore";
                 if !mentions(&h) && !twin_is_gone && !oracle.muddled.contains(&h) {
-                    wrong.push(Failure { invariant: ALONE, seen: format!("HubSpot {id} has nothing in Salesforce, and nobody is told") });
+                    wrong.push(Failure {
+                        invariant: ALONE,
+                        seen: format!("HubSpot {id} has nothing in Salesforce, and nobody is told"),
+                    });
                 }
                 continue;
             };
@@ -181,19 +197,28 @@ impl World {
                     let fresh = field.canon(Side::Hubspot, shown.hubspot_value.as_deref()) == here
                         && review.kind != ReviewKind::Taken;
                     if field.kind == Kind::Text && !fresh && review.kind == ReviewKind::Conflict {
-                        wrong.push(Failure { invariant: STALE, seen: format!("the review shows what is not there any more: {review:?}; {case}") });
+                        wrong.push(Failure {
+                            invariant: STALE,
+                            seen: format!("the review shows what is not there any more: {review:?}; {case}"),
+                        });
                     }
                     let both_edited = ours.is_some() && theirs.is_some();
                     let open = [ours, theirs].into_iter().flatten().any(|dirty| dirty.soft);
                     let rewritten = self.upper && field.h == "lastname";
                     let exact = field.exact && !rewritten && !muddled && !open;
                     if review.kind == ReviewKind::Conflict && exact && !both_edited {
-                        wrong.push(Failure { invariant: NEEDLESS, seen: format!("a review without a conflict: {case}") });
+                        wrong.push(Failure {
+                            invariant: NEEDLESS,
+                            seen: format!("a review without a conflict: {case}"),
+                        });
                     }
                     continue;
                 }
                 if oracle.definite.contains(&(h.1.clone(), s.1.clone(), at)) && !muddled && here != there {
-                    wrong.push(Failure { invariant: UNTOLD, seen: format!("a conflict that nobody is told of: {case}") });
+                    wrong.push(Failure {
+                        invariant: UNTOLD,
+                        seen: format!("a conflict that nobody is told of: {case}"),
+                    });
                 }
                 if field_refused(&h, &s, field) {
                     continue;
@@ -229,7 +254,10 @@ impl World {
             if self.twin(&s).is_none() {
                 let twin_is_gone = self.both.s(&id, "HubSpot_Contact_Id__c").is_some() && self.deletes == "ignore";
                 if !mentions(&s) && !twin_is_gone && !oracle.muddled.contains(&s) {
-                    wrong.push(Failure { invariant: ALONE, seen: format!("Salesforce {id} has nothing in HubSpot, and nobody is told") });
+                    wrong.push(Failure {
+                        invariant: ALONE,
+                        seen: format!("Salesforce {id} has nothing in HubSpot, and nobody is told"),
+                    });
                 }
             }
         }
@@ -250,23 +278,22 @@ impl World {
                 && !mentions(&here)
                 && !mentions(&there)
             {
-                wrong.push(Failure { invariant: STRANGERS, seen: format!("HubSpot {h} and Salesforce {s} have one address and are strangers") });
+                wrong.push(Failure {
+                    invariant: STRANGERS,
+                    seen: format!("HubSpot {h} and Salesforce {s} have one address and are strangers"),
+                });
             }
         }
-        for (h, two) in &oracle.three {
-            let touched = |of: &Place| oracle.moved.contains(of) || oracle.muddled.contains(of);
-            let linked = self.twin(h).filter(|twin| two.contains(twin));
-            if let Some(twin) = linked.filter(|_| !touched(h) && !two.iter().any(touched)) {
-                let seen = format!("HubSpot {} is {}, which has a namesake: {two:?}", h.1, twin.1);
-                wrong.push(Failure { invariant: GUESSED, seen });
-            }
-        }
+        wrong.extend(self.guessed());
         // Nothing waits that is not a question.
         for review in reviews.iter().filter(|review| review.kind == ReviewKind::Delete) {
             let h = review.hubspot_id.as_ref().is_some_and(|id| self.both.h_lives(id));
             let s = review.salesforce_id.as_ref().is_some_and(|id| self.both.s_lives(id.as_str()));
             if h == s {
-                wrong.push(Failure { invariant: NEEDLESS, seen: format!("a review of a deletion, and both live or neither: {review:?}") });
+                wrong.push(Failure {
+                    invariant: NEEDLESS,
+                    seen: format!("a review of a deletion, and both live or neither: {review:?}"),
+                });
             }
         }
         wrong

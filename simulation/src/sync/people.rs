@@ -5,9 +5,10 @@ use std::{cell::Cell, collections::BTreeSet, rc::Rc, time::Duration};
 use hubferry::{clock::Clock as _, sync::model::Side};
 
 use super::{
-    World, place,
+    World,
     fields::{EDITED, FIELDS, Kind, Rule},
     oracle::{Dirty, Place},
+    place,
 };
 
 /// Edits that somebody may go on with.
@@ -80,7 +81,12 @@ impl World {
                 self.both.world.portal.borrow_mut().edit(now, "contacts", &of.1, &[(field.h, text)]);
             }
             Side::Salesforce => {
-                self.both.world.org.borrow_mut().edit(self.both.world.org_now(), "Contact", &of.1, &[(field.s, text)]).unwrap();
+                self.both
+                    .world
+                    .org
+                    .borrow_mut()
+                    .edit(self.both.world.org_now(), "Contact", &of.1, &[(field.s, text)])
+                    .unwrap();
             }
         }
     }
@@ -234,7 +240,9 @@ impl World {
         let twins = [self.twin(&winner), self.twin(&loser)];
         let merged = match side {
             Side::Hubspot => self.both.world.portal.borrow_mut().merge(now, "contacts", &winner.1, &loser.1),
-            Side::Salesforce => self.both.world.org.borrow_mut().merge(self.both.world.org_now(), "Contact", &winner.1, &[&loser.1]),
+            Side::Salesforce => {
+                self.both.world.org.borrow_mut().merge(self.both.world.org_now(), "Contact", &winner.1, &[&loser.1])
+            }
         };
         if merged {
             self.oracle.borrow_mut().muddled.extend([winner, loser].into_iter().chain(twins.into_iter().flatten()));
