@@ -92,6 +92,8 @@ pub(super) struct Work {
     pub(super) resolved: Option<String>,
     /// HubSpot refused the record and did not say which property: they are sent one by one.
     pub(super) isolate: bool,
+    /// Fields of which something else came back than was written.
+    pub(super) rewritten: BTreeSet<(Side, usize)>,
     pub(super) is_new: bool,
     pub(super) created: bool,
     pub(super) wrote: bool,
@@ -365,6 +367,7 @@ impl Job {
             choice: candidate.review.as_ref().and_then(|id| self.open.get(id)).cloned(),
             resolved: None,
             isolate: false,
+            rewritten: BTreeSet::new(),
             created: candidate.creating.is_some() && before_is_none,
             wrote: false,
             counted_hubspot: false,

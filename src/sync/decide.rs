@@ -366,10 +366,18 @@ fn is_flip(writes: &[FieldWrite], side: Side, value: u64, tick: u64) -> bool {
 /// Takes note of a field that was written on `side` as `written`, and was read back as `stored`, while the other side held `other`.
 ///
 /// Something else may have come back: an automation has rewritten it, or somebody has changed it since. Where the rule would carry such a
-/// change to the other side, it stays one. Where it would be put back each time, it is accepted when it comes back a second time: what
-/// somebody has changed in the moment of the first write is put back by the second one.
-pub fn landed(state: &mut FieldState, rule: SyncRule, side: Side, written: &Canon, stored: &Canon, other: &Canon) {
-    let accepted = written != stored && was_written_twice(state, side) && {
+/// change to the other side, it stays one. Where it would be put back each time, it is accepted when another value comes back of a
+/// second write (`is_second`) too: what somebody has changed in the moment of the first one is put back by the second.
+pub fn landed(
+    state: &mut FieldState,
+    rule: SyncRule,
+    side: Side,
+    written: &Canon,
+    stored: &Canon,
+    other: &Canon,
+    is_second: bool,
+) {
+    let accepted = written != stored && is_second && {
         let (changed, salesforce, hubspot) = match side {
             Side::Salesforce => ((true, false), stored, other),
             Side::Hubspot => ((false, true), other, stored),
@@ -383,12 +391,6 @@ pub fn landed(state: &mut FieldState, rule: SyncRule, side: Side, written: &Cano
         Side::Salesforce => (state.salesforce, state.hubspot) = (shadow, other.clone()),
         Side::Hubspot => (state.hubspot, state.salesforce) = (shadow, other.clone()),
     }
-}
-
-/// Whether the last two writes carried the same value to this side.
-fn was_written_twice(state: &FieldState, side: Side) -> bool {
-    let mut last = state.writes.iter().rev().map(|write| (write.side, write.value));
-    last.next().is_some_and(|one| one.0 == side && last.next() == Some(one))
 }
 
 /// The intent that stands for a decision.
@@ -460,14 +462,12 @@ mod tests {
     fn what_an_automation_made_of_a_write_is_a_change_only_where_the_rule_carries_it_on() {
         let text = |text: &str| Some(text.to_owned());
         let mut state = FieldState::default();
-        landed(&mut state, TwoWay, Salesforce, &text("a"), &text("A"), &text("a"));
+        landed(&mut state, TwoWay, Salesforce, &text("a"), &text("A"), &text("a"), true);
         assert_eq!((state.salesforce, state.hubspot), (text("a"), text("a")), "still to be carried to HubSpot");
-        let write = FieldWrite { tick: 1, side: Salesforce, value: 1 };
-        let mut state = FieldState { writes: vec![write], ..FieldState::default() };
-        landed(&mut state, AlwaysHubspot, Salesforce, &text("a"), &text("A"), &text("a"));
-        assert_eq!((state.salesforce, state.hubspot), (text("a"), text("a")), "once: it may have been a person");
-        let mut state = FieldState { writes: vec![write; 2], ..FieldState::default() };
-        landed(&mut state, AlwaysHubspot, Salesforce, &text("a"), &text("A"), &text("a"));
+        let mut state = FieldState::default();
+        landed(&mut state, AlwaysHubspot, Salesforce, &text("a"), &text("A"), &text("a"), false);
+        assert_eq!((&state.salesforce, &state.hubspot), (&text("a"), &text("a")), "once: it may have been a person");
+        landed(&mut state, AlwaysHubspot, Salesforce, &text("a"), &text("A"), &text("a"), true);
         assert_eq!((state.salesforce, state.hubspot), (text("A"), text("a")), "accepted");
     }
 }

@@ -821,7 +821,8 @@ impl Job {
                     let both = work.decision.to_hubspot.iter().find(|one| one.pair == change.pair);
                     let other = both.map_or(other, |both| both.canon.clone());
                     let state = work.link.fields.entry(pair.key.clone()).or_default();
-                    decide::landed(state, pair.rule, Side::Salesforce, &change.canon, &stored, &other);
+                    let is_second = stored != change.canon && !work.rewritten.insert((Side::Salesforce, change.pair));
+                    decide::landed(state, pair.rule, Side::Salesforce, &change.canon, &stored, &other, is_second);
                 }
             }
             if let Some(pairs) = landed.hubspot.get(&at) {
@@ -837,7 +838,8 @@ impl Job {
                     let both = work.decision.to_salesforce.iter().find(|one| one.pair == change.pair);
                     let other = both.map_or(other, |both| both.canon.clone());
                     let state = work.link.fields.entry(pair.key.clone()).or_default();
-                    decide::landed(state, pair.rule, Side::Hubspot, &change.canon, &stored, &other);
+                    let is_second = stored != change.canon && !work.rewritten.insert((Side::Hubspot, change.pair));
+                    decide::landed(state, pair.rule, Side::Hubspot, &change.canon, &stored, &other, is_second);
                 }
             }
             work.link.intent = None;

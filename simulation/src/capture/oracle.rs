@@ -106,13 +106,13 @@ impl World {
         let name = &capture.name;
         for (id, live) in &live {
             let undated = ledger.undated.contains(&key(id));
-            if bound.is_some_and(|bound| live.updated >= bound || undated) {
+            // Without the recycle bin nobody sees who comes back from it, with what was changed before.
+            if bound.is_some_and(|bound| live.updated >= bound || undated) || (!capture.deletes && undated) {
                 continue;
             }
             let Some(line) = rebuilt.get(id.as_str()) else {
                 let before_it = !capture.snapshot && (live.updated < initial || undated || !capture.is_crm());
-                // Without the recycle bin nobody sees who comes back from it.
-                if before_it || (!capture.deletes && undated) {
+                if before_it {
                     continue;
                 }
                 let seen = format!("{name}: {object} {id}, changed at {}, is not in S3", live.updated);
@@ -203,6 +203,10 @@ impl World {
             if date(before) > date(line) {
                 let seen = format!("{}: {}: {:?} after {:?}", capture.name, line.id, date(line), date(before));
                 self.outside.fail(ORDER, seen);
+            }
+            // What changed while the snapshot was taken is told again, against what was there at its start.
+            if before.operation == "snapshot" {
+                continue;
             }
             let undated = (capture.account, capture.kind.object.to_owned(), line.id.clone());
             if let Some(told) =
