@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::{
     Error, Result, codes,
     config::{nearest, quoted},
+    mutate::{self, Bug},
 };
 
 /// A notification in a topic's envelope in a message is the deepest that AWS builds.
@@ -104,6 +105,10 @@ pub fn sequencer_order(one: &str, other: &str) -> std::cmp::Ordering {
 
 /// A sequencer at a fixed width, so that the order of texts is the order of events. Digits beyond the 64th are dropped.
 pub fn normalised(sequencer: &str) -> String {
+    if mutate::on(Bug::SequencersReversed) {
+        let reversed = |c: char| c.to_digit(16).and_then(|digit| char::from_digit(15 - digit, 16)).unwrap_or('0');
+        return sequencer.chars().map(reversed).chain(std::iter::repeat('f')).take(SEQUENCER_DIGITS).collect();
+    }
     sequencer.chars().map(|c| c.to_ascii_uppercase()).chain(std::iter::repeat('0')).take(SEQUENCER_DIGITS).collect()
 }
 

@@ -29,6 +29,48 @@ macro_rules! bugs {
 bugs! {
     /// A checkpoint covers rows whose calls have not been answered yet.
     CheckpointBeforeEffect "checkpoint-before-effect"
+    /// The errors in an answer that says 207 are not looked at.
+    PartialSuccessIgnored "partial-success-ignored"
+    /// Of rows with one key the first one counts.
+    FirstRowWins "first-row-wins"
+    /// An invocation that goes on with a run forgets its rejects.
+    RejectsDroppedOnResume "rejects-dropped-on-resume"
+    /// A create that nothing names is sent again after its answer was lost.
+    CreateRepeated "create-repeated"
+    /// Records with a key that is not unique are not looked for before they are created.
+    AdoptionWithoutLook "adoption-without-look"
+    /// A lease is believed to have been renewed, and was not.
+    LeaseNotRenewed "lease-not-renewed"
+    /// A lease is taken whether or not somebody holds it.
+    LeaseTaken "lease-taken"
+    /// Work goes on until the process is stopped.
+    DeadlineIgnored "deadline-ignored"
+    /// The day's calls are not counted.
+    DayIgnored "day-ignored"
+    /// A reservation of slots counts half in the account's common line.
+    SlotsTwice "slots-twice"
+    /// The byte order mark is taken for a part of the first header.
+    MarkKept "mark-kept"
+    /// A doubled quote within quotes stays doubled.
+    QuotesKept "quotes-kept"
+    /// The older of two events is taken for the newer one.
+    SequencersReversed "sequencers-reversed"
+    /// The run of a newer version writes while that of the older one does.
+    OlderNotWaitedFor "older-not-waited-for"
+    /// What was delivered is not remembered.
+    IndexNotWritten "index-not-written"
+    /// A run that yields leaves it to the sweep.
+    ContinuationNotSent "continuation-not-sent"
+    /// Before-images are read after the write.
+    ImageAfterWrite "image-after-write"
+    /// What a 429 asks for is not heeded.
+    RetryAfterIgnored "retry-after-ignored"
+    /// A token that was refused is not replaced.
+    TokenNotReplaced "token-not-replaced"
+    /// What an earlier invocation counted is counted again.
+    CountsTwice "counts-twice"
+    /// A blank cell clears the value that it should keep.
+    BlankCellClears "blank-cell-clears"
 
     /// A capture's position covers rows before the object that holds them is written.
     PositionBeforeObject "position-before-object"

@@ -18,6 +18,7 @@ mod plan;
 mod report;
 mod review;
 mod serve;
+mod simulate;
 mod status;
 mod summary;
 mod sync;
@@ -279,6 +280,17 @@ enum Command {
                             hubferry pandium\n\nREADME.md, \"Pandium\", has every variable."
     )]
     Pandium(pandium::Options),
+    /// Live through whole runs under a seed, with everything simulated: faults, kills, people at work; and check what was promised.
+    ///
+    /// A seed makes a world: what stands in the accounts, the files, limits, latencies and what goes wrong. The same seed is the same world, step by
+    /// step. A world that fails is shown with the command that lives through it again, and as small as it goes. Nothing real is called.
+    ///
+    /// Exit codes: 0 every world held, 1 one did not, 3 stopped by Ctrl-C before the end.
+    #[command(
+        after_help = "Examples:\n  hubferry simulate --job import --seeds 1000\n  hubferry simulate --job sync --first-seed 17 --seeds 1 --trace\n  \
+                            hubferry simulate --job import --first-seed 17 --seeds 1 --size 10 --without kills,people --trace"
+    )]
+    Simulate(simulate::Options),
     /// Explain an error code: what it means, when it happens, what to do.
     #[command(after_help = "Examples:\n  hubferry explain INVALID_EMAIL\n  hubferry explain    lists all codes")]
     Explain {
@@ -410,6 +422,10 @@ fn run(command: Command) -> Result<u8> {
         Command::Pandium(options) => {
             drop(out);
             return pandium::run(&options);
+        }
+        Command::Simulate(options) => {
+            drop(out);
+            return simulate::run(&options);
         }
         Command::Explain { code, json } => explain::run(code.as_deref(), json, &mut out)?,
         Command::Init(options) => init::run(&options, &mut out)?,

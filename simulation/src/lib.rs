@@ -10,10 +10,15 @@
 )]
 
 pub mod capture;
+pub mod cloud;
 pub mod delivery;
+pub mod dice;
 pub mod import;
+pub mod logs;
 pub mod scale;
+pub mod shrink;
 pub mod sync;
+pub mod watch;
 pub mod world;
 
 use std::{

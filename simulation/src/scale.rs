@@ -67,6 +67,39 @@ impl Scale {
         odd: true,
     };
 
+    /// The names of what can be left out altogether, as [`Scale::without`] takes them.
+    pub const PARTS: [&str; 6] = ["faults", "kills", "overlap", "people", "accounts", "odd"];
+
+    /// The same without this part; `None` for a name that is none of [`Scale::PARTS`].
+    pub fn without(mut self, part: &str) -> Option<Self> {
+        *match part {
+            "faults" => &mut self.faults,
+            "kills" => &mut self.kills,
+            "overlap" => &mut self.overlap,
+            "people" => &mut self.people,
+            "accounts" => &mut self.accounts,
+            "odd" => &mut self.odd,
+            _ => return None,
+        } = false;
+        Some(self)
+    }
+
+    /// As the command line takes it: `--size 10 --rounds 20 --without kills,people`; empty for the whole world.
+    pub fn flags(&self) -> String {
+        let mut flags = Vec::new();
+        if self.size != Self::FULL.size {
+            flags.push(format!("--size {}", self.size));
+        }
+        if self.rounds != Self::FULL.rounds {
+            flags.push(format!("--rounds {}", self.rounds));
+        }
+        let out: Vec<&str> = Self::PARTS.into_iter().filter(|part| self.without(part) == Some(*self)).collect();
+        if !out.is_empty() {
+            flags.push(format!("--without {}", out.join(",")));
+        }
+        flags.join(" ")
+    }
+
     /// So many percent of a number, but one at least.
     pub fn of(percent: u8, number: usize) -> usize {
         (number * usize::from(percent)).div_ceil(100).max(1)

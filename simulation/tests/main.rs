@@ -4,3 +4,4 @@
 
 mod capture;
 mod sync;
+mod worlds;

@@ -19,6 +19,7 @@ use super::{Cells, dialect::Dialect, windows_1252};
 use crate::{
     codes::{self, Code},
     config::Encoding,
+    mutate::{self, Bug},
     record::Reason,
 };
 
@@ -167,7 +168,7 @@ impl RecordReader {
             offset: start.byte,
             line: start.line,
             utf16,
-            bom_possible: start.byte == 0 && dialect.encoding != Encoding::Windows1252,
+            bom_possible: start.byte == 0 && dialect.encoding != Encoding::Windows1252 && !mutate::on(Bug::MarkKept),
             ended: false,
             scan: Scan::default(),
             pending: None,
@@ -458,7 +459,7 @@ impl RecordReader {
     }
 
     fn push(&self, cells: &mut Cells, cell: &str, escaped: bool) {
-        if escaped {
+        if escaped && !mutate::on(Bug::QuotesKept) {
             let quote = char::from(self.quote);
             cells.push(&cell.replace(&format!("{quote}{quote}"), &quote.to_string()));
         } else {

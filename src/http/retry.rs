@@ -7,7 +7,10 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::Sent;
-use crate::error::ErrorKind;
+use crate::{
+    error::ErrorKind,
+    mutate::{self, Bug},
+};
 
 /// Attempts of one call, the first included. With the waits below this is about two minutes.
 pub const ATTEMPTS_MAX: u32 = 8;
@@ -122,6 +125,9 @@ impl Failure {
 
 /// `Retry-After` in seconds. The form with a date is not used by HubSpot and not read.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    if mutate::on(Bug::RetryAfterIgnored) {
+        return None;
+    }
     let seconds: f64 = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Duration::try_from_secs_f64(seconds).ok()
 }
@@ -166,7 +172,8 @@ pub fn retry_decision(failure: Failure, repeatable: bool, tries: Tries, chance: 
         Failure::Lost(Sent::Maybe) | Failure::Unreadable => wait_or(backoff, ATTEMPTS_MAX, tries, ErrorKind::Unknown),
         Failure::Throttled { policy, retry_after } => {
             let wait = match policy {
-                Policy::Daily => return Decision::Stop(ErrorKind::DailyLimit),
+                Policy::Daily if !mutate::on(Bug::DayIgnored) => return Decision::Stop(ErrorKind::DailyLimit),
+                Policy::Daily => ROLLING_WAIT,
                 Policy::TenSecondly | Policy::Unnamed => {
                     ROLLING_WAIT.saturating_mul(tries.attempt).min(ROLLING_WAIT_MAX)
                 }

@@ -24,6 +24,7 @@ use crate::{
         retry::{ATTEMPT_RESERVE, Decision, Failure, Policy, Tries, retry_decision},
         token::{Token, TokenParts, TokenSource, call_within, percent_encode},
     },
+    mutate::{self, Bug},
     record::ObjectType,
     secrets::Secrets,
 };
@@ -281,7 +282,7 @@ impl Account {
                     self.parts.clock.sleep(wait).await;
                     self.limiter.retried();
                 }
-                (Decision::Reauthorize, _) if !reauthorized => {
+                (Decision::Reauthorize, _) if !reauthorized && !mutate::on(Bug::TokenNotReplaced) => {
                     reauthorized = true;
                     token =
                         self.tokens.refused(token.generation, deadline).await.map_err(|error| error.context(&what))?;

@@ -205,7 +205,7 @@ impl Account {
         }
         // It may have been there, archived or made by somebody else a moment ago: with what definition?
         let call = Call::get(self.paths().properties(object, &name));
-        let definition: PropertyDefinition = self.call(call, deadline).await?.json("the key's property")?;
+        let definition: PropertyDefinition = self.told(call, deadline).await?;
         fit(object, &definition).map(|()| name)
     }
 

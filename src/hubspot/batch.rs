@@ -17,6 +17,7 @@ use crate::{
     clock::Deadline,
     codes,
     http::rate_limit::Permit,
+    mutate::{self, Bug},
     record::{Input, ObjectType, Reason, fold_key, folded},
 };
 
@@ -124,7 +125,7 @@ impl Account {
             let prefix = format!("{:x}-{sequence}-", self.nonce);
             let body = encode(write, &members, &prefix)?;
             let mut call = Call::post(self.paths.objects(write.object, write.kind.path()), body);
-            call.repeatable = write.kind != WriteKind::Create;
+            call.repeatable = write.kind != WriteKind::Create || mutate::on(Bug::CreateRepeated);
             let position =
                 |trace: &str| trace.strip_prefix(&prefix)?.parse().ok().filter(|at: &usize| *at < group.members.len());
             // Read once, for both questions: whether it can be read, and what it says.
@@ -194,6 +195,9 @@ impl Work<'_> {
     /// A 2xx: takes the verdicts it holds and sends the rest again.
     fn accept(&mut self, group: Group, members: &[&Input], batch: BatchAnswer, prefix: &str) {
         let write = self.write;
+        if mutate::on(Bug::PartialSuccessIgnored) {
+            return self.set_all(&group.members, &Verdict::Written { id: String::new(), created: false });
+        }
         // Archiving answers with nothing at all.
         if write.kind == WriteKind::Archive && batch.errors.is_empty() && batch.results.is_empty() {
             for (at, input) in group.members.iter().zip(members) {

@@ -156,6 +156,23 @@ impl Account {
         self.call(call, deadline).await?.json(&what)
     }
 
+    /// One thing, where an answer that says nothing of it (seen as an empty list of results) is asked for again.
+    pub(super) async fn told<T: DeserializeOwned + Default + PartialEq>(
+        &self,
+        call: Call,
+        deadline: Deadline,
+    ) -> Result<T> {
+        let what = format!("{} {}", call.method, call.path);
+        for _ in 0..LIST_TRIES_MAX {
+            let told: T = self.call(call.clone(), deadline).await?.json(&what)?;
+            if told != T::default() {
+                return Ok(told);
+            }
+        }
+        let message = format!("{what}: HubSpot's answer says nothing");
+        Err(Error::new(crate::ErrorKind::Unknown, codes::HUBSPOT_ANSWER_UNREADABLE, message))
+    }
+
     /// Creates a property and returns when it can be seen. One that exists already is fine; the caller checks its definition.
     pub async fn create_property(&self, object: &ObjectType, property: &NewProperty, deadline: Deadline) -> Result<()> {
         let body = serde_json::to_vec(property).map_err(|error| {
@@ -191,7 +208,7 @@ impl Account {
         if let Some(details) = self.details.borrow().clone() {
             return Ok(details);
         }
-        let details: AccountDetails = self.page(Call::get(self.paths.details()), deadline).await?;
+        let details: AccountDetails = self.told(Call::get(self.paths.details()), deadline).await?;
         if let Ok(zone) = jiff::tz::TimeZone::get(&details.time_zone) {
             self.limiter.set_time_zone(zone);
         }

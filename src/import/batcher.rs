@@ -10,7 +10,10 @@ use std::{
 
 use super::ledger::RowId;
 pub use crate::hubspot::batch::{BATCH_BYTES_MAX, BATCH_INPUTS_MAX};
-use crate::record::{Input, PropertyName, folded};
+use crate::{
+    mutate::{self, Bug},
+    record::{Input, PropertyName, folded},
+};
 
 /// One record to be written, with the rows it stands for, in file order.
 #[derive(Debug, Clone)]
@@ -49,6 +52,7 @@ impl Pending {
             let known = self.input.properties.iter_mut().find(|(known, _)| Rc::ptr_eq(known, name) || known == name);
             match known {
                 Some((_, known)) if !known.is_empty() && first_wins.contains(name) => {}
+                Some(_) if mutate::on(Bug::FirstRowWins) => {}
                 Some((_, known)) => known.clone_from(value),
                 None => self.input.properties.push((name.clone(), value.clone())),
             }

@@ -17,6 +17,7 @@ use crate::{
     config::{Format, Mode},
     error::{Error, ErrorKind, Result},
     hubspot::account::Account,
+    mutate::{self, Bug},
     objects::Location,
     report::{Cost, Counts, FilePosition, Outcome, Pace, Report, ReportError, Source},
     state::runs::{Lease, Run, RunSource, STALLS_MAX},
@@ -303,6 +304,9 @@ pub(crate) async fn hand_over(
             Some(_) => (Some(after(Duration::from_secs(back_off.into()))), true, Some(back_off)),
         };
     app.runs().release(lease, not_before, standing).await?;
+    if mutate::on(Bug::ContinuationNotSent) {
+        return Ok(());
+    }
     let (Some(queue), Some(delay)) = (&app.env().queue, delay) else { return Ok(()) };
     let body = serde_json::json!({ "job": "resume", "run_id": lease.run_id }).to_string();
     if let Err(error) = queue.send(&body, delay).await {

@@ -19,11 +19,12 @@ use crate::{
     http::rate_limit::Permit,
     hubspot::{
         account::Account,
-        adopt::normalize_key,
+        adopt::{Adoption, normalize_key},
         batch::{Write, WriteKind},
         read::Found,
         verdict::Verdict,
     },
+    mutate::{self, Bug},
     objects::{Location, Objects},
     record::{Input, ObjectType, PropertyName, Reason},
 };
@@ -139,7 +140,10 @@ impl Delivery {
         let mut permit = Some(permit);
         if let Some(key_property) = &self.key_property {
             let keys: Vec<String> = inputs.iter().map(|input| input.key.clone()).collect();
-            let adoptions = self.account.adopt(&self.object, &self.key, key_property, &keys, deadline).await?;
+            let adoptions = match mutate::on(Bug::AdoptionWithoutLook) {
+                true => vec![Adoption::New; keys.len()],
+                false => self.account.adopt(&self.object, &self.key, key_property, &keys, deadline).await?,
+            };
             for (at, (input, adoption)) in inputs.iter_mut().zip(adoptions).enumerate() {
                 if let Some(reason) = adoption.reason(&self.object, &self.key) {
                     set(&mut delivered, at, Delivered::Refused(reason));
@@ -167,6 +171,7 @@ impl Delivery {
         }
         if let Some(folder) = &self.before_images
             && !planned.is_empty()
+            && !mutate::on(Bug::ImageAfterWrite)
         {
             let keys: Vec<String> = inputs.iter().map(|input| input.key.clone()).collect();
             self.keep_before_images(folder, number, &planned, &found, &keys).await?;
@@ -187,6 +192,11 @@ impl Delivery {
             for (at, verdict) in places.into_iter().zip(verdicts) {
                 set(&mut delivered, at, verdict.map_or(Delivered::Unknown, Delivered::from));
             }
+        }
+        if let Some(folder) = self.before_images.as_ref().filter(|_| mutate::on(Bug::ImageAfterWrite)) {
+            let found = self.existing(id_property, &inputs, &vec![None; inputs.len()], &mut permit, deadline).await?;
+            let keys: Vec<String> = inputs.iter().map(|input| input.key.clone()).collect();
+            self.keep_before_images(folder, number, &planned, &found, &keys).await?;
         }
         Ok(delivered.into_iter().map(|verdict| verdict.unwrap_or(Delivered::Unknown)).collect())
     }

@@ -13,6 +13,7 @@ use crate::{
     config::{Import, Mode},
     csv::Cells,
     error::{ErrorKind, Result},
+    mutate::{self, Bug},
     objects::{Location, Objects, memory::MemoryObjects},
     record::{Input, PropertyName},
     report::RowOutcome,
@@ -125,6 +126,7 @@ impl Job {
         let release =
             async |wrote: bool| patiently(&self.env, async || keeper.release(claim, wrote).await).await.map(|()| None);
         let ended = match ending {
+            Some(_) if mutate::on(Bug::IndexNotWritten) => release(false).await,
             // Keys without rows are of use to mode `mirror` only.
             Some(ending)
                 if keeps_index(&self.import) && (ending != Ending::CutShort || self.import.mode == Mode::Mirror) =>

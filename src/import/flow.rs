@@ -30,6 +30,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     http::{rate_limit::Permit, retry::ATTEMPT_RESERVE},
     hubspot::associations::PairVerdict,
+    mutate::{self, Bug},
     record::{Input, Reason, Reject},
     report::{FilePosition, RowOutcome},
     state::runs::{RENEW_AFTER, lost},
@@ -195,7 +196,10 @@ impl Flow<'_> {
             if let Some(error) = self.job.plan.as_ref().and_then(|plan| plan.take_failure()) {
                 self.stop(End::Failed(error));
             }
-            if self.end.is_none() && (self.job.env.stop.get() || !self.job.deadline.allows(clock.now(), self.margin)) {
+            if self.end.is_none()
+                && (self.job.env.stop.get() || !self.job.deadline.allows(clock.now(), self.margin))
+                && !mutate::on(Bug::DeadlineIgnored)
+            {
                 self.end = Some(End::Deadline);
             }
             if clock.now() >= self.job.lease.held_until.get() {
@@ -360,6 +364,9 @@ impl Flow<'_> {
     fn take(&mut self, row: Row) {
         self.taken += 1;
         let end = FilePosition { byte: row.after.byte, line: row.after.line - 1 };
+        if mutate::on(Bug::CheckpointBeforeEffect) {
+            self.job.progress.position = end;
+        }
         if self.loaded.records.is_some() {
             return self.take_record(row, end);
         }
@@ -442,6 +449,9 @@ impl Flow<'_> {
 
     /// Calls must have landed while there is still time to save what they did.
     pub(super) fn calls_until(&self) -> Deadline {
+        if mutate::on(Bug::DeadlineIgnored) {
+            return Deadline::NONE;
+        }
         Deadline { at: self.job.deadline.at.checked_sub(self.calls_margin).unwrap_or(Timestamp::MIN) }
     }
 
@@ -561,7 +571,10 @@ impl Flow<'_> {
     /// Moves a row from the ledger into what the next checkpoint claims.
     fn account_for(&mut self, settled: Settled) {
         let progress = &mut self.job.progress;
-        progress.position = settled.end;
+        progress.position = match mutate::on(Bug::CheckpointBeforeEffect) {
+            true => progress.position.max(settled.end),
+            false => settled.end,
+        };
         progress.rows.add(settled.outcome);
         for (lane, record) in self.loaded.lanes.iter().zip(&settled.records) {
             if let Some(outcome) = record.outcome {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Result,
+    mutate::{self, Bug},
     objects::{Location, Objects},
 };
 
@@ -79,6 +80,7 @@ impl Log {
         fence: i64,
         saved: LogState,
     ) -> Result<Self> {
+        let saved = if mutate::on(Bug::RejectsDroppedOnResume) { LogState::default() } else { saved };
         let mut log = Self { objects, prefix, name, fence, tail: Vec::new(), full: Vec::new(), saved };
         if log.saved.tail_bytes > 0 {
             let location = log.chunk(log.saved.chunks.len(), log.saved.tail_fence);

@@ -16,6 +16,7 @@ use crate::{
     codes::{self, Code},
     config::{Blank, ColumnDetails, ColumnRule, Fill, Mode},
     hubspot::model::{ObjectSchema, PropertyDefinition},
+    mutate::{self, Bug},
 };
 
 /// Columns listed in a message.
@@ -83,7 +84,7 @@ pub(super) fn compile(
             _ if holds_pipelines(&schema.object, column.definition) => Role::Pipeline,
             _ => Role::Plain,
         };
-        let clear = column.details.blank.unwrap_or(spec.blank) == Blank::Clear;
+        let clear = column.details.blank.unwrap_or(spec.blank) == Blank::Clear || mutate::on(Bug::BlankCellClears);
         columns.push(Column { index: column.index, header: name.into(), property, converter, values, clear, role });
     }
     if !problems.is_empty() {

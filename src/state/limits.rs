@@ -25,6 +25,7 @@ use crate::{
     codes,
     error::{Error, ErrorKind, Result},
     http::rate_limit::{Bucket, Budget, Grant, PAUSE_MAX, Pace, PerBucket, Slowdown, next_slot},
+    mutate::{self, Bug},
 };
 
 /// What one process alone reserves at once: two writes a second.
@@ -166,7 +167,7 @@ impl SharedBudget {
     async fn draw(&self, bucket: Bucket, want: u32, pace: Pace) -> Result<Grant> {
         let gap = pace.gap();
         let (gap_us, line) = (micros(gap).max(1), self.lines.of(bucket));
-        let slots = gap_us.saturating_mul(i64::from(want));
+        let slots = gap_us.saturating_mul(i64::from(want)) / if mutate::on(Bug::SlotsTwice) { 2 } else { 1 };
         let mut afresh = None;
         let mut skip: i64 = 0;
         for _ in 0..TRIES {
@@ -232,6 +233,7 @@ impl SharedBudget {
                     let start = self.elapsed_at(start);
                     line.queue = start.saturating_sub(self.clock.elapsed());
                     line.end = start.saturating_add(gap.saturating_mul(want));
+                    let gap = if mutate::on(Bug::SlotsTwice) { gap / 2 } else { gap };
                     return Ok(Grant { calls: want, start, gap });
                 }
                 Changed::No(item) => {

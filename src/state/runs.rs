@@ -27,6 +27,7 @@ use crate::{
     clock::{Clock, Deadline},
     codes,
     error::{Error, ErrorKind, Result},
+    mutate::{self, Bug},
     report::{Counts, Outcome, Position, Report},
 };
 
@@ -314,7 +315,10 @@ impl Runs {
                 Condition::Equals("fence", run.fence.into()),
                 Condition::Any(vec![
                     Condition::Absent("lease_expires_at"),
-                    Condition::AtMost("lease_expires_at", now.as_millisecond().into()),
+                    Condition::AtMost(
+                        "lease_expires_at",
+                        if mutate::on(Bug::LeaseTaken) { i64::MAX } else { now.as_millisecond() }.into(),
+                    ),
                 ]),
             ])),
             ..Update::default()
@@ -355,11 +359,10 @@ impl Runs {
         moved: bool,
     ) -> Result<()> {
         let until = self.lease_end(self.clock.now(), deadline);
-        let mut set = vec![
-            ("position", encode(position)?.into()),
-            ("progress", encode(progress)?.into()),
-            ("lease_expires_at", until.into()),
-        ];
+        let mut set = vec![("position", encode(position)?.into()), ("progress", encode(progress)?.into())];
+        if !mutate::on(Bug::LeaseNotRenewed) {
+            set.push(("lease_expires_at", until.into()));
+        }
         if moved {
             set.push(("stalls", 0.into()));
         }
@@ -369,6 +372,10 @@ impl Runs {
     /// Renews the lease alone.
     pub async fn renew(&self, lease: &Lease, deadline: Deadline) -> Result<()> {
         let until = self.lease_end(self.clock.now(), deadline);
+        if mutate::on(Bug::LeaseNotRenewed) {
+            lease.held_until.set(millis(until));
+            return Ok(());
+        }
         self.going_on(lease, Update { set: vec![("lease_expires_at", until.into())], ..Update::default() }, until).await
     }
 

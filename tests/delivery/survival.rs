@@ -7,7 +7,7 @@ use hubferry_simulator::hubspot::{Fault, PortalSettings, What};
 use serde_json::json;
 
 use super::{config, file, later, line, rejects, settings};
-use crate::support::World;
+use crate::support::{World, report};
 
 const LINES: u64 = 1_500;
 
@@ -97,4 +97,21 @@ async fn a_run_that_has_to_wait_for_another_day_doubts_nothing() {
     let report = reports.first().unwrap();
     assert_eq!((report.outcome, report.rows.created, report.rows.deferred), (Outcome::Done, LINES, 0), "{report:?}");
     assert_once("another day", &world, LINES, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_comes_again_after_creates_without_a_verdict_creates_nothing_twice() {
+    // GIVEN creates that nothing names, whose answer got lost after HubSpot had made them
+    let world = World::with(&config("crm.contacts", ""), settings(true));
+    world.portal.borrow_mut().add_fault(Fault::nth("/batch/create", 1, What::ResetAfter));
+    let lines: Vec<String> =
+        (0..5).map(|n| line("create", &n.to_string(), json!({ "firstname": format!("P{n}") }))).collect();
+    let event = world.upload("incoming/a.jsonl", file(&lines)).await;
+    let failed = report(world.handle(event.clone()).await.unwrap());
+    assert_eq!((failed.outcome, failed.rows.deferred), (Outcome::Failed, 5), "{failed:?}");
+    // WHEN the event comes again, as events do
+    let again = report(world.handle(event).await.unwrap());
+    // THEN they are not made a second time
+    assert_eq!((again.outcome, again.run_id), (Outcome::Duplicate, failed.run_id));
+    assert_eq!(world.portal.borrow().record_count("contacts"), 5);
 }

@@ -44,6 +44,24 @@ async fn an_address_that_was_deleted_for_privacy_is_told_apart_from_a_wrong_one(
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_about_the_account_or_a_property_that_says_nothing_is_asked_for_again() {
+    // GIVEN an account that answers with success and nothing, once each, when it is asked about itself and about a new property
+    let config = contacts("")
+        .replace("object: contacts\n    key: email", "object: companies\n    key: domain\n    create_properties: true");
+    let world = World::new(&config);
+    world.portal.borrow_mut().add_fault(Fault::nth("/account-info", 1, What::EmptyResults));
+    // The first look only asks whether it can be seen; the second one reads it.
+    world.portal.borrow_mut().add_fault(Fault::nth("/companies/hubferry_domain_key", 2, What::EmptyResults));
+    // WHEN a file is imported
+    let report = world.import("incoming/contacts/a.csv", "domain,name\na.example,A\n").await;
+    // THEN that was no reason to call the settings wrong
+    assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 1), "{report:?}");
+    let portal = world.portal.borrow();
+    let empty = portal.log().iter().filter(|entry| entry.fault == Some(What::EmptyResults)).count();
+    assert_eq!(empty, 2, "both were met");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_that_was_replaced_by_one_that_may_do_more_is_found_by_a_warm_process() {
     let world = World::new(&contacts(""));
     let grant = |token: &str, scopes: &[&str]| {

@@ -27,6 +27,7 @@ use crate::{
     clock::Clock,
     codes,
     config::{Amount, Limits},
+    mutate::{self, Bug},
 };
 
 /// The share of a limit that is used: the rest absorbs what the network adds to the spacing.
@@ -279,6 +280,9 @@ impl RateLimiter {
         let mut daily = self.daily.borrow_mut();
         if daily.until.is_some_and(|until| self.clock.now() >= until) {
             *daily = Daily { limit: daily.limit, ..Daily::default() };
+        }
+        if mutate::on(Bug::DayIgnored) {
+            return Ok(());
         }
         let reserve = match (self.daily_reserve, daily.limit) {
             (Amount::Count(count), _) => count,
