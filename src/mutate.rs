@@ -86,14 +86,10 @@ bugs! {
     MergesSkipped "merges-skipped"
     /// A capture writes whether or not the lease is its own.
     LostFenceIgnored "lost-fence-ignored"
-    /// The object that a dead invocation left beyond the position stays.
-    OrphanKept "orphan-kept"
     /// Objects of one window have one name.
     PartForgotten "part-forgotten"
     /// A snapshot hands over at its end, not at its start.
     HandoverAtTheEnd "handover-at-the-end"
-    /// The next page of a search begins one id too late.
-    SearchSkipsAnId "search-skips-an-id"
     /// What was learned is not saved with the position.
     LogForgotten "log-forgotten"
 

@@ -50,15 +50,15 @@ const QUIET: &str = "a quiet sync writes nothing";
 const FAULTS: &[Fault] = &[
     (Bug::ShadowBeforeEffect, 0, &[NEEDLESS, STEP, LOST]),
     (Bug::ShadowNotWritten, 0, &[NEEDLESS, STEP, LOST]),
-    (Bug::IndexTrusted, 0, &[ALONE, STEP, LOST, STRANGERS]),
-    (Bug::MergeReversed, 0, &[STEP, LOST, NEEDLESS]),
+    (Bug::IndexTrusted, 1, &[ALONE, STEP, LOST, STRANGERS]),
+    (Bug::MergeReversed, 1, &[STEP, LOST, NEEDLESS]),
     (Bug::BlankOverwrites, 0, &[NEEDLESS, STEP, LOST]),
     (Bug::BrakeIgnored, 0, &[BRAKE]),
     (Bug::ReviewNotOpened, 0, &[ALONE, UNTOLD, STEP]),
-    (Bug::LinkedToTheFirst, 0, &[GUESSED]),
-    (Bug::PartialIgnored, 0, &[STEP, LOST, QUIET]),
-    (Bug::BinSkipped, 0, &[ALONE]),
-    (Bug::OwnClock, 0, &[STEP, LOST, ALONE, STRANGERS]),
+    (Bug::LinkedToTheFirst, 1, &[GUESSED]),
+    (Bug::PartialIgnored, 7, &[STEP, LOST, QUIET]),
+    (Bug::BinSkipped, 26, &[ALONE]),
+    (Bug::OwnClock, 6, &[STEP, LOST, ALONE, STRANGERS]),
 ];
 
 #[test]
