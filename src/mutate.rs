@@ -71,6 +71,50 @@ bugs! {
     CountsTwice "counts-twice"
     /// A blank cell clears the value that it should keep.
     BlankCellClears "blank-cell-clears"
+
+    /// A capture's position covers rows before the object that holds them is written.
+    PositionBeforeObject "position-before-object"
+    /// A capture's window ends at HubSpot's clock: the index has not caught up.
+    LagDropped "lag-dropped"
+    /// What the index shows late is not looked for.
+    TrailingSkipped "trailing-skipped"
+    /// Records in the recycle bin are not told.
+    ArchivedSkipped "archived-skipped"
+    /// Who left the recycle bin is not looked up.
+    ReturnedSkipped "returned-skipped"
+    /// Records that were merged into others are not told.
+    MergesSkipped "merges-skipped"
+    /// A capture writes whether or not the lease is its own.
+    LostFenceIgnored "lost-fence-ignored"
+    /// Objects of one window have one name.
+    PartForgotten "part-forgotten"
+    /// A snapshot hands over at its end, not at its start.
+    HandoverAtTheEnd "handover-at-the-end"
+    /// What was learned is not saved with the position.
+    LogForgotten "log-forgotten"
+
+    /// What was written becomes the shadow before it is written.
+    ShadowBeforeEffect "shadow-before-effect"
+    /// What was read back does not become the shadow, and intents stay.
+    ShadowNotWritten "shadow-not-written"
+    /// HubSpot's changes are asked for from the beginning of the last run.
+    IndexTrusted "index-trusted"
+    /// A value goes to the side that changed it, not from there.
+    MergeReversed "merge-reversed"
+    /// A blank value takes another one away, whatever the rule says.
+    BlankOverwrites "blank-overwrites"
+    /// The limits of a run are not looked at.
+    BrakeIgnored "brake-ignored"
+    /// A conflict waits, and nobody is told.
+    ReviewNotOpened "review-not-opened"
+    /// The first of several that share an address is the one.
+    LinkedToTheFirst "linked-to-the-first"
+    /// A collection's failed records are taken for written.
+    PartialIgnored "partial-ignored"
+    /// HubSpot's recycle bin is not looked at.
+    BinSkipped "bin-skipped"
+    /// A sweep of Salesforce ends at our own clock.
+    OwnClock "own-clock"
 }
 
 #[cfg(debug_assertions)]

@@ -72,6 +72,8 @@ pub struct World {
     pub clock: Rc<VirtualClock>,
     /// Chance, as the jobs see it.
     pub rng: Rc<Rng>,
+    /// How far Salesforce's clock is ahead of ours.
+    pub org_ahead: Rc<Cell<jiff::SignedDuration>>,
     /// The settings.
     pub config: Rc<Config>,
     /// Upsets the doors, and looks on.
@@ -125,6 +127,7 @@ impl World {
             queue: Rc::new(MemoryQueue::new()),
             clock: Rc::new(VirtualClock::starting_at(START.parse().unwrap())),
             rng: Rc::new(Rng::seeded(seed)),
+            org_ahead: Rc::default(),
             config: Rc::new(load::parse(config, "hubferry.yaml").unwrap()),
             door_latency: Duration::from_millis(2),
             table_down_until: Rc::default(),
@@ -135,6 +138,11 @@ impl World {
             invocation: Cell::new(0),
             sequence: Cell::new(0),
         }
+    }
+
+    /// Salesforce's clock.
+    pub fn org_now(&self) -> Timestamp {
+        self.clock.now() + self.org_ahead.get()
     }
 
     /// A new process: nothing is remembered but what is behind the doors.
@@ -148,6 +156,7 @@ impl World {
                 portal: self.portal.clone(),
                 portals: self.portals.clone(),
                 org: self.org.clone(),
+                org_ahead: self.org_ahead.clone(),
                 clock: self.clock.clone(),
                 requests: self.requests.clone(),
                 hosts: self.hosts.clone(),
@@ -377,6 +386,7 @@ struct InProcess {
     portals: Rc<RefCell<BTreeMap<String, Rc<RefCell<Portal>>>>>,
     portal: Rc<RefCell<Portal>>,
     org: Rc<RefCell<Org>>,
+    org_ahead: Rc<Cell<jiff::SignedDuration>>,
     clock: Rc<VirtualClock>,
     requests: Rc<RefCell<Vec<String>>>,
     hosts: Rc<RefCell<BTreeSet<String>>>,
@@ -391,7 +401,7 @@ impl HttpService for InProcess {
         let sent_at = self.clock.now();
         let other = self.portals.borrow().get(&host).cloned();
         let reply = if host.ends_with(".salesforce.com") {
-            self.org.borrow_mut().handle(self.clock.now(), &request)
+            self.org.borrow_mut().handle(self.clock.now() + self.org_ahead.get(), &request)
         } else {
             self.requests.borrow_mut().push(told);
             other.as_ref().unwrap_or(&self.portal).borrow_mut().handle(self.clock.now(), &request)

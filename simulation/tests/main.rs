@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod capture;
 #[cfg(debug_assertions)]
 mod mutations;
+mod sync;
 mod worlds;

@@ -39,16 +39,6 @@ fn deliveries_keep_every_promise_in_fixed_worlds() {
 }
 
 #[test]
-fn captures_keep_every_promise_in_fixed_worlds() {
-    worlds(Job::Capture, 0..200);
-}
-
-#[test]
-fn syncs_keep_every_promise_in_fixed_worlds() {
-    worlds(Job::Sync, 0..100);
-}
-
-#[test]
 fn the_same_seed_is_the_same_world_twice() {
     for job in [Job::Import, Job::Delivery, Job::Capture, Job::Sync] {
         for seed in [3, 4, 5] {

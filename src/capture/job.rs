@@ -26,6 +26,7 @@ use crate::{
         resources::Resource,
     },
     import::{Spent, calls_of, held, is_passing, log::Log},
+    mutate::{self, Bug},
     objects::Location,
     record::{ObjectType, PropertyName},
     report::Calls,
@@ -374,6 +375,7 @@ impl Job {
         };
         let covered = self.progress.covered.unwrap_or(initial);
         let lag = SignedDuration::from_secs(self.capture.lag_seconds.into());
+        let lag = if mutate::on(Bug::LagDropped) { SignedDuration::ZERO } else { lag };
         let until = whole_second(now - lag - CLOCK_GRAIN / 2);
         if until <= covered {
             return Ok(false);
@@ -576,6 +578,10 @@ impl Job {
             let body = encoder.finish()?;
             let location = Location::new(&self.output.bucket, self.object_key());
             let bytes = body.len() as u64;
+            if mutate::on(Bug::PositionBeforeObject) {
+                let position = self.progress.position();
+                self.runs.checkpoint(&self.lease, self.deadline, &position, &self.progress, true).await?;
+            }
             self.put_object(&location, body).await?;
             self.progress.part += 1;
             self.progress.done.objects += 1;
@@ -590,7 +596,7 @@ impl Job {
             return Ok(());
         }
         let unsaved = self.log.as_ref().map(Log::unsaved);
-        if let Some(unsaved) = &unsaved {
+        if let Some(unsaved) = unsaved.as_ref().filter(|_| !mutate::on(Bug::LogForgotten)) {
             unsaved.write(&*self.env.objects).await?;
             self.progress.log = unsaved.state.clone();
         }
@@ -627,12 +633,15 @@ impl Job {
         let until = self.progress.until.unwrap_or(from);
         let day = until.strftime("%Y-%m-%d");
         let extension = self.layout.as_ref().map(Layout::extension).unwrap_or_default();
-        let part = self.progress.part + 1;
+        let part = if mutate::on(Bug::PartForgotten) { 1 } else { self.progress.part + 1 };
         format!("{}dt={day}/{}-{}.{part:06}.{extension}", self.output.key, compact(from), compact(until))
     }
 
     /// Makes sure that the lease lasts for a write that has no fence of its own.
     async fn hold(&mut self) -> Result<()> {
+        if mutate::on(Bug::LostFenceIgnored) {
+            return Ok(());
+        }
         let lasts = |until: Timestamp, now: Timestamp| {
             Duration::try_from(until.duration_since(now)).is_ok_and(|left| left > PUT_RESERVE)
         };

@@ -183,7 +183,8 @@ impl Progress {
             _ => None,
         };
         Position {
-            mode: if snapshot.is_some() { Mode::Snapshot } else { Mode::Cdc },
+            // The recycle bin is listed first: nothing is captured before the snapshot is.
+            mode: if snapshot.is_some() || self.covered.is_none() { Mode::Snapshot } else { Mode::Cdc },
             item_id: snapshot.unwrap_or_else(|| self.item_id.clone()),
             initial_timestamp: self.initial.unwrap_or_default(),
             timestamp: self.covered,
@@ -244,5 +245,22 @@ impl Update {
             calls_possible: done.calls_possible,
             position: progress.position(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_never_goes_back_from_changes_to_the_snapshot() {
+        let initial: Timestamp = "2026-03-02T09:00:00Z".parse().unwrap();
+        let at = |phase: Phase, covered: Option<Timestamp>| {
+            Progress { initial: Some(initial), phase, covered, ..Progress::default() }.position().mode
+        };
+        assert_eq!(at(Phase::Bin(ScanState::default()), None), Mode::Snapshot, "the bin is listed before the snapshot");
+        assert_eq!(at(Phase::Snapshot(ScanState::default()), None), Mode::Snapshot);
+        assert_eq!(at(Phase::Deletes(ScanState::default()), Some(initial)), Mode::Cdc);
+        assert_eq!(at(Phase::Open, Some(initial)), Mode::Cdc, "a capture that begins without a snapshot");
     }
 }

@@ -16,6 +16,7 @@ use crate::{
         records::{RawRecord, Wanted},
         resources::{CrmResource, Resource},
     },
+    mutate::{self, Bug},
 };
 
 /// Records that are looked up at a time.
@@ -34,7 +35,8 @@ impl Job {
             Resource::Cms(cms) => self.cms_snapshot(cms).await?,
         };
         if finished {
-            self.progress.covered = self.progress.initial;
+            let at_the_end = mutate::on(Bug::HandoverAtTheEnd);
+            self.progress.covered = if at_the_end { Some(self.account.server_time()) } else { self.progress.initial };
             self.progress.trailing = self.progress.initial;
             self.progress.links_known = !self.capture.associations.is_empty() && !self.progress.links_partial;
             // What left the recycle bin while the snapshot was taken may have been listed by neither.
@@ -154,7 +156,9 @@ impl Job {
         self.sweep_begins();
         let resource = self.resource.clone();
         let mut after = after;
-        if let Resource::Crm(crm) = &*resource {
+        if let Resource::Crm(crm) = &*resource
+            && !mutate::on(Bug::ReturnedSkipped)
+        {
             loop {
                 if self.must_stop() {
                     return Ok(false);
@@ -175,6 +179,9 @@ impl Job {
 
     /// Emits the delete of an archived record, once; `told`: consumers may have known it.
     pub(super) fn take_deleted(&mut self, record: RawRecord, at: Timestamp, told: bool) -> Result<()> {
+        if mutate::on(Bug::ArchivedSkipped) {
+            return Ok(());
+        }
         let id = number(&record.id);
         let archived = Archived { at: at.as_millisecond(), told };
         if told {

@@ -19,7 +19,13 @@ use super::{
     org::{Answer, Call, Org, refused},
     soql::Name,
 };
-use crate::{Error, ErrorKind, Result, clock::Deadline, codes, http::retry::ATTEMPT_RESERVE};
+use crate::{
+    Error, ErrorKind, Result,
+    clock::Deadline,
+    codes,
+    http::retry::ATTEMPT_RESERVE,
+    mutate::{self, Bug},
+};
 
 /// Records of one call.
 pub const RECORDS_MAX: usize = 200;
@@ -379,6 +385,9 @@ fn judge(write: Write<'_>, result: &Values, record: &Record) -> Next {
             Some(id) => Next::Done(Verdict::Written { id, created }),
             None => Next::Done(Verdict::Unknown),
         };
+    }
+    if let Some(id) = record.id.clone().filter(|_| mutate::on(Bug::PartialIgnored)) {
+        return Next::Done(Verdict::Written { id, created: false });
     }
     let errors = result.get("errors").and_then(Value::as_array);
     let fault = errors.and_then(|errors| errors.first()?.as_object().map(Fault::of)).unwrap_or_default();

@@ -11,7 +11,10 @@ use super::{
     model::{Canon, FieldState, FieldWrite, Intent, Link, ReviewKind, Side, WRITES_KEPT, hash_of},
     values::Seen,
 };
-use crate::config::{OnConflict, SyncRule};
+use crate::{
+    config::{OnConflict, SyncRule},
+    mutate::{self, Bug},
+};
 
 /// Runs over which the writes of a field are compared.
 const FLIP_TICKS: u64 = 6;
@@ -249,7 +252,10 @@ pub fn decide(
             continue;
         }
         let changed = (!state.new).then(|| (theirs.canon != state.salesforce, ours.canon != state.hubspot));
-        let way = way(pair.rule, changed, theirs.canon.is_none(), ours.canon.is_none());
+        let changed =
+            changed.map(|(one, other)| if mutate::on(Bug::MergeReversed) { (other, one) } else { (one, other) });
+        let is_blank = |canon: &Canon| canon.is_none() && !mutate::on(Bug::BlankOverwrites);
+        let way = way(pair.rule, changed, is_blank(&theirs.canon), is_blank(&ours.canon));
         if let Some(review) = &state.frozen {
             let kind = kind_of(review);
             if kind != ReviewKind::Conflict || way == Way::Conflict {
@@ -360,9 +366,18 @@ fn is_flip(writes: &[FieldWrite], side: Side, value: u64, tick: u64) -> bool {
 /// Takes note of a field that was written on `side` as `written`, and was read back as `stored`, while the other side held `other`.
 ///
 /// Something else may have come back: an automation has rewritten it, or somebody has changed it since. Where the rule would carry such a
-/// change to the other side, it stays one; where it would be put back each time, it is accepted.
-pub fn landed(state: &mut FieldState, rule: SyncRule, side: Side, written: &Canon, stored: &Canon, other: &Canon) {
-    let accepted = written != stored && {
+/// change to the other side, it stays one. Where it would be put back each time, it is accepted when another value comes back of a
+/// second write (`is_second`) too: what somebody has changed in the moment of the first one is put back by the second.
+pub fn landed(
+    state: &mut FieldState,
+    rule: SyncRule,
+    side: Side,
+    written: &Canon,
+    stored: &Canon,
+    other: &Canon,
+    is_second: bool,
+) {
+    let accepted = written != stored && is_second && {
         let (changed, salesforce, hubspot) = match side {
             Side::Salesforce => ((true, false), stored, other),
             Side::Hubspot => ((false, true), other, stored),
@@ -447,10 +462,12 @@ mod tests {
     fn what_an_automation_made_of_a_write_is_a_change_only_where_the_rule_carries_it_on() {
         let text = |text: &str| Some(text.to_owned());
         let mut state = FieldState::default();
-        landed(&mut state, TwoWay, Salesforce, &text("a"), &text("A"), &text("a"));
+        landed(&mut state, TwoWay, Salesforce, &text("a"), &text("A"), &text("a"), true);
         assert_eq!((state.salesforce, state.hubspot), (text("a"), text("a")), "still to be carried to HubSpot");
         let mut state = FieldState::default();
-        landed(&mut state, AlwaysHubspot, Salesforce, &text("a"), &text("A"), &text("a"));
+        landed(&mut state, AlwaysHubspot, Salesforce, &text("a"), &text("A"), &text("a"), false);
+        assert_eq!((&state.salesforce, &state.hubspot), (&text("a"), &text("a")), "once: it may have been a person");
+        landed(&mut state, AlwaysHubspot, Salesforce, &text("a"), &text("A"), &text("a"), true);
         assert_eq!((state.salesforce, state.hubspot), (text("A"), text("a")), "accepted");
     }
 }

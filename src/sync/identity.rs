@@ -17,6 +17,7 @@ use super::{
 use crate::{
     error::Result,
     hubspot::{batch::BATCH_INPUTS_MAX, read::Found},
+    mutate::{self, Bug},
     record::PropertyName,
     salesforce::{
         model::{Row, SalesforceId},
@@ -128,7 +129,7 @@ impl Job {
                     Some(value) => {
                         let others = sharing.get(&value).into_iter().flatten().filter(|other| *other != id);
                         let others: Vec<String> = others.map(ToString::to_string).collect();
-                        if !others.is_empty() {
+                        if !others.is_empty() && !mutate::on(Bug::LinkedToTheFirst) {
                             let why = "several records of Salesforce share what it would be recognised by";
                             matches.push(review(ReviewKind::Duplicate, Side::Salesforce, others, why));
                             continue;
@@ -277,6 +278,7 @@ impl Job {
                         match own.as_slice() {
                             [] => None,
                             [one] => Some((*one).clone()),
+                            [first, ..] if mutate::on(Bug::LinkedToTheFirst) => Some((*first).clone()),
                             several => {
                                 let ids = several.iter().map(ToString::to_string).collect();
                                 let why = "several records of Salesforce share what it would be recognised by";

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     codes,
     error::Result,
+    mutate::{self, Bug},
     objects::Location,
     salesforce::model::{Row, SalesforceId},
 };
@@ -53,6 +54,9 @@ impl Job {
 
     /// Opens a review, or brings what it shows up to date. One that a person has settled for good stays so.
     pub(super) async fn open_review(&mut self, review: Review) -> Result<()> {
+        if mutate::on(Bug::ReviewNotOpened) {
+            return Ok(());
+        }
         let known = self.open.get(&review.id).filter(|known| known.version > 0);
         if known.is_some_and(|known| !known.kind.is_of_field() && known.choice == Some(Choice::Keep)) {
             return Ok(());

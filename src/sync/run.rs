@@ -34,6 +34,7 @@ use crate::{
         resources::{CrmResource, Resource},
     },
     import::{Spent, calls_of, held, is_passing},
+    mutate::{self, Bug},
     objects::Location,
     report::{Calls, SyncReport},
     salesforce::{
@@ -413,7 +414,7 @@ impl Job {
         let calls_until = self.calls_until();
         self.org.check_version(calls_until).await?;
         self.progress.window = Some(Window {
-            salesforce_until: self.org.server_time(),
+            salesforce_until: if mutate::on(Bug::OwnClock) { self.env.clock.now() } else { self.org.server_time() },
             hubspot_began: self.account.server_time(),
             is_large: false,
         });
@@ -457,7 +458,8 @@ impl Job {
     fn hubspot_from(&self) -> Timestamp {
         // A search for what was modified since 0 is answered with a 500.
         let first = Timestamp::from_second(1).unwrap_or(Timestamp::UNIX_EPOCH);
-        self.progress.hubspot.map_or(first, |at| at.saturating_sub(HUBSPOT_OVERLAP).unwrap_or(first).max(first))
+        let overlap = if mutate::on(Bug::IndexTrusted) { SignedDuration::ZERO } else { HUBSPOT_OVERLAP };
+        self.progress.hubspot.map_or(first, |at| at.saturating_sub(overlap).unwrap_or(first).max(first))
     }
 
     /// Plans the whole window without writing, over as many invocations as it takes.
@@ -698,6 +700,7 @@ impl Job {
         }
         let now = self.env.clock.now();
         let is_due = self.progress.bin_due.is_none_or(|due| due <= now);
+        let is_due = is_due && !mutate::on(Bug::BinSkipped);
         self.progress.phase = if is_due { Phase::Bin(ScanState::default()) } else { Phase::Deletes };
         self.save().await?;
         Ok(true)

@@ -21,6 +21,7 @@ use crate::{
         batch::{BATCH_INPUTS_MAX, Write as HubspotWrite, WriteKind},
         verdict::Verdict as HubspotVerdict,
     },
+    mutate::{self, Bug},
     record::{Input, ObjectType, PropertyName, Reason},
     report::RowOutcome,
     salesforce::{
@@ -497,6 +498,9 @@ impl Job {
                 let intent = decide::intent_of(&work.decision, &self.mapping.pairs, &work.hubspot, &work.salesforce);
                 work.link.intent = Some(intent);
             }
+            if mutate::on(Bug::ShadowBeforeEffect) {
+                works.iter_mut().for_each(Work::take_for_written);
+            }
             self.store_intents(works).await?;
             self.still_ours()?;
             let mut landed = Landed::default();
@@ -794,6 +798,10 @@ impl Job {
         for at in touched {
             let Some(work) = works.get_mut(at) else { continue };
             work.wrote = true;
+            if mutate::on(Bug::ShadowNotWritten) {
+                (work.settled, work.link.intent) = (true, None);
+                continue;
+            }
             let record = hubspot.get(&work.link.hubspot_id).filter(|record| record.id == work.link.hubspot_id);
             let (Some(record), Some(row)) = (record, salesforce.get(&work.link.salesforce_id)) else {
                 // Gone since.
@@ -816,7 +824,8 @@ impl Job {
                     let both = work.decision.to_hubspot.iter().find(|one| one.pair == change.pair);
                     let other = both.map_or(other, |both| both.canon.clone());
                     let state = work.link.fields.entry(pair.key.clone()).or_default();
-                    decide::landed(state, pair.rule, Side::Salesforce, &change.canon, &stored, &other);
+                    let is_second = stored != change.canon && !work.rewritten.insert((Side::Salesforce, change.pair));
+                    decide::landed(state, pair.rule, Side::Salesforce, &change.canon, &stored, &other, is_second);
                 }
             }
             if let Some(pairs) = landed.hubspot.get(&at) {
@@ -832,7 +841,8 @@ impl Job {
                     let both = work.decision.to_salesforce.iter().find(|one| one.pair == change.pair);
                     let other = both.map_or(other, |both| both.canon.clone());
                     let state = work.link.fields.entry(pair.key.clone()).or_default();
-                    decide::landed(state, pair.rule, Side::Hubspot, &change.canon, &stored, &other);
+                    let is_second = stored != change.canon && !work.rewritten.insert((Side::Hubspot, change.pair));
+                    decide::landed(state, pair.rule, Side::Hubspot, &change.canon, &stored, &other, is_second);
                 }
             }
             // What became of a side's write, nobody knows: whoever looks next finds out by the intent.

@@ -1,0 +1,67 @@
+//! Syncs under fixed seeds; and deliberate faults in them, each of which has to be noticed.
+
+use hubferry::mutate::Bug;
+use hubferry_simulation::Job;
+
+use crate::capture::{Fault, notices, same_twice, worlds};
+
+#[test]
+fn people_on_both_sides_and_a_sync_that_fails_and_dies_end_in_step_worlds_0_to_49() {
+    worlds(Job::Sync, 0..50);
+}
+
+#[test]
+fn people_on_both_sides_and_a_sync_that_fails_and_dies_end_in_step_worlds_50_to_99() {
+    worlds(Job::Sync, 50..100);
+}
+
+#[test]
+fn people_on_both_sides_and_a_sync_that_fails_and_dies_end_in_step_worlds_100_to_149() {
+    worlds(Job::Sync, 100..150);
+}
+
+#[test]
+fn people_on_both_sides_and_a_sync_that_fails_and_dies_end_in_step_worlds_150_to_199() {
+    worlds(Job::Sync, 150..200);
+}
+
+#[test]
+fn the_same_seed_is_the_same_sync_twice() {
+    same_twice(Job::Sync, 3..6);
+}
+
+#[test]
+fn who_edits_in_the_moment_of_a_write_is_not_taken_for_an_automation() {
+    worlds(Job::Sync, 17..18);
+    worlds(Job::Sync, 19..20);
+}
+
+const ALONE: &str = "a record without a counterpart is told";
+const NEEDLESS: &str = "only true conflicts wait for a person";
+const UNTOLD: &str = "every true conflict is told";
+const STEP: &str = "both sides agree when the editing stops";
+const LOST: &str = "no edit that does not conflict is lost";
+const STRANGERS: &str = "records that are alone with one address are one";
+const GUESSED: &str = "nobody is linked by an address that several have";
+const BRAKE: &str = "a run that would pass a limit stops before it does";
+const QUIET: &str = "a quiet sync writes nothing";
+
+/// What each fault may break; where to begin looking was found by trying.
+const FAULTS: &[Fault] = &[
+    (Bug::ShadowBeforeEffect, 0, &[NEEDLESS, STEP, LOST]),
+    (Bug::ShadowNotWritten, 0, &[NEEDLESS, STEP, LOST]),
+    (Bug::IndexTrusted, 1, &[ALONE, STEP, LOST, STRANGERS]),
+    (Bug::MergeReversed, 1, &[STEP, LOST, NEEDLESS]),
+    (Bug::BlankOverwrites, 0, &[NEEDLESS, STEP, LOST]),
+    (Bug::BrakeIgnored, 0, &[BRAKE]),
+    (Bug::ReviewNotOpened, 0, &[ALONE, UNTOLD, STEP]),
+    (Bug::LinkedToTheFirst, 1, &[GUESSED]),
+    (Bug::PartialIgnored, 7, &[STEP, LOST, QUIET]),
+    (Bug::BinSkipped, 26, &[ALONE]),
+    (Bug::OwnClock, 6, &[STEP, LOST, ALONE, STRANGERS]),
+];
+
+#[test]
+fn every_deliberate_fault_of_a_sync_is_noticed() {
+    notices(Job::Sync, FAULTS);
+}
