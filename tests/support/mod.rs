@@ -23,7 +23,7 @@ use hubferry::{
     queue::MemoryQueue,
     report::Report,
     secrets::MemorySecrets,
-    state::{Changed, Condition, Item, Key, Table, Update, memory::MemoryTable},
+    state::{Changed, Condition, Item, Key, Scanned, Table, Update, memory::MemoryTable},
 };
 use hubferry_simulator::{
     hubspot::{Outcome, Portal, PortalSettings},
@@ -407,6 +407,10 @@ impl Table for DelayedTable {
     async fn query(&self, pk: &str, limit: usize) -> Result<Vec<(Key, Item)>> {
         self.clock.sleep(self.by).await;
         self.inner.query(pk, limit).await
+    }
+    async fn scan(&self, after: Option<&Key>) -> Result<Scanned> {
+        self.clock.sleep(self.by).await;
+        self.inner.scan(after).await
     }
     fn writes(&self) -> u64 {
         self.inner.writes()
