@@ -194,7 +194,7 @@ impl<E: ProvideErrorMetadata + StdError + 'static> From<&SdkError<E>> for Failur
             }
             return Self { trouble: trouble_of(status, &code), status, code, text };
         }
-        let text = causes(error);
+        let text = trust::explained(causes(error));
         let trouble = match error {
             SdkError::DispatchFailure(failed)
                 if !failed.is_io() && !failed.is_timeout() && text.contains("credentials") =>

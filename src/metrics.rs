@@ -12,16 +12,21 @@
 //! |---|---|---|---|
 //! | `RunsDone`, `RunsFailed` | count | counter | 1 or 0. Failed are `failed`, `invalid` and `aborted`; a `superseded` run is neither |
 //! | `RunsYielded` | count | counter | 1 for each invocation that leaves the run to another |
-//! | `RowsRead`, `RowsCreated`, `RowsUpdated`, `RowsUnchanged`, `RowsMerged`, `RowsRejected`, `RowsDeferred` | count | counter | the report's `rows` |
-//! | `Archived` | count | counter | the report's `archived`, of jobs that archive |
+//! | `RowsRead`, `RowsCreated`, `RowsUpdated`, `RowsUnchanged` | count | counter | the report's `rows` |
+//! | `RowsRejected`, `RowsDeferred` | count | counter | the same, of imports and syncs |
+//! | `RowsMerged` | count | counter | the same, of imports |
+//! | `Archived` | count | counter | the report's `archived`, of imports that archive |
 //! | `Calls`, `CallsRetried`, `CallsThrottled`, `CallsSearch` | count | counter | the report's `calls` |
 //! | `LambdaGbSeconds`, `DynamoDbWrites`, `S3Requests` | none, count | counter | the report's `cost` |
 //! | `DurationMs` | milliseconds | at the end | from the run's start |
-//! | `RejectPercent` | percent | gauge | rejected rows of those read so far; not before the first row |
+//! | `RejectPercent` | percent | gauge | rejected rows of those read so far, of imports and syncs; not before the first row |
 //! | `LimitUsePercent` | percent | gauge | the report's `limit_use_percent` |
 //! | `DailyUsePercent` | percent | gauge | the account's calls of the day, used by all its apps; where HubSpot tells them |
 //! | `LagSeconds` | seconds | gauge | how far a capture is behind HubSpot's clock |
 //! | `ReviewOpen` | count | gauge | what waits in a sync's review queue |
+//!
+//! A job tells only what it can have ([`names_of`]), and CloudWatch asks a price for each name: an import has 22 metrics, a capture 18, a
+//! sync 21, and as many again stand for all runs of the job together.
 //!
 //! The dimensions are job and name, and job alone. `RunId`, `Outcome`, `Account` and `ErrorCode` stand in the line as members, for queries over
 //! the log; they are no dimensions, each value of which would be a metric of its own.
@@ -33,8 +38,8 @@ use crate::report::{Outcome, Report};
 /// The namespace of all metrics.
 pub const NAMESPACE: &str = "hubferry";
 
-/// The names of all metrics, for dashboards and alarms.
-pub const NAMES: [&str; 24] = [
+/// What runs of every job tell.
+pub const OF_ALL: [&str; 17] = [
     "RunsDone",
     "RunsFailed",
     "RunsYielded",
@@ -42,30 +47,47 @@ pub const NAMES: [&str; 24] = [
     "RowsCreated",
     "RowsUpdated",
     "RowsUnchanged",
-    "RowsMerged",
-    "RowsRejected",
-    "RowsDeferred",
-    "RejectPercent",
     "Calls",
     "CallsRetried",
     "CallsThrottled",
     "CallsSearch",
     "LimitUsePercent",
     "DailyUsePercent",
-    "LagSeconds",
     "DurationMs",
     "LambdaGbSeconds",
     "DynamoDbWrites",
     "S3Requests",
-    "ReviewOpen",
-    "Archived",
 ];
+
+/// What runs that are no captures tell besides: a capture refuses and puts off nothing.
+pub const OF_WRITERS: [&str; 3] = ["RowsRejected", "RowsDeferred", "RejectPercent"];
+
+/// What runs of imports (`apply` and `undo` among them) tell besides, and nobody else.
+pub const OF_IMPORTS: [&str; 2] = ["RowsMerged", "Archived"];
+
+/// What runs of captures tell besides.
+pub const OF_CAPTURES: [&str; 1] = ["LagSeconds"];
+
+/// What runs of syncs tell besides.
+pub const OF_SYNCS: [&str; 1] = ["ReviewOpen"];
+
+/// The metrics that runs of a job may tell, for dashboards and alarms. Each name under each set of dimensions is a metric of its own, and has its
+/// price every month: a job has only those that can be other than 0.
+pub fn names_of(job: &str) -> Vec<&'static str> {
+    let mut names = OF_ALL.to_vec();
+    match job {
+        "capture" => names.extend(OF_CAPTURES),
+        "sync" => names.extend(OF_WRITERS.iter().chain(&OF_SYNCS)),
+        _ => names.extend(OF_WRITERS.iter().chain(&OF_IMPORTS)),
+    }
+    names
+}
 
 /// The metrics of a run as one line without an end: of a run that ended, or that goes on in another invocation. `None` for what is no work on a
 /// run (`duplicate`, `busy`, and an event that made none).
 pub fn embedded(report: &Report, daily_use_percent: Option<f64>) -> Option<String> {
     let run_id = report.run_id.as_deref()?;
-    let mut line = Line::default();
+    let mut line = Line { told: names_of(&report.job), ..Line::default() };
     match report.outcome {
         Outcome::Duplicate | Outcome::Busy => return None,
         Outcome::Yielded => line.count("RunsYielded", 1),
@@ -120,12 +142,17 @@ fn percent(part: u64, whole: u64) -> Option<f64> {
 
 #[derive(Default)]
 struct Line {
+    /// The metrics of the job: others are left out.
+    told: Vec<&'static str>,
     definitions: Vec<Value>,
     values: Map<String, Value>,
 }
 
 impl Line {
     fn put(&mut self, name: &'static str, unit: &'static str, value: Value) {
+        if !self.told.contains(&name) {
+            return;
+        }
         self.definitions.push(json!({ "Name": name, "Unit": unit }));
         self.values.insert(name.to_owned(), value);
     }
@@ -179,7 +206,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::report::{Calls, CaptureReport, Cost, Counts, ReportError};
+    use crate::report::{Calls, CaptureReport, Cost, Counts, ReportError, SyncReport};
 
     fn report(outcome: Outcome) -> Report {
         let now = jiff::Timestamp::from_second(1_790_000_000).unwrap();
@@ -214,27 +241,46 @@ mod tests {
         metrics.map(|metric| metric["Name"].as_str().unwrap().to_owned()).collect()
     }
 
-    #[test]
-    fn the_end_of_a_run_tells_everything_that_it_did() {
+    /// A report in which everything is there that any job may tell.
+    fn full(job: &str) -> Report {
         let mut report = report(Outcome::Done);
+        report.job = job.to_owned();
         report.archived = Some(7);
         report.capture = Some(CaptureReport { lag_seconds: Some(31), ..CaptureReport::default() });
-        let line = line(&report, Some(41.5));
-        let told = names(&line);
-        let known: BTreeSet<String> = NAMES.map(str::to_owned).into();
-        assert_eq!(
-            known.difference(&told).map(String::as_str).collect::<Vec<_>>(),
-            ["ReviewOpen", "RunsYielded"],
-            "of a run that has ended, and is no sync"
-        );
-        assert!(told.is_subset(&known));
+        report.sync = Some(SyncReport { review_open: 3, ..SyncReport::default() });
+        report
+    }
+
+    #[test]
+    fn each_job_tells_what_it_can_have_and_nothing_else() {
+        for job in ["import", "apply", "undo", "capture", "sync"] {
+            let ended = names(&line(&full(job), Some(41.5)));
+            let mut yielded = full(job);
+            yielded.outcome = Outcome::Yielded;
+            let told = ended.into_iter().chain(names(&line(&yielded, Some(41.5))));
+            let known: BTreeSet<String> = names_of(job).into_iter().map(str::to_owned).collect();
+            assert_eq!(told.collect::<BTreeSet<_>>(), known, "{job}");
+            assert_eq!(known.len(), names_of(job).len(), "{job}: one is named twice");
+        }
+        for (job, count) in [("import", 22), ("capture", 18), ("sync", 21)] {
+            assert_eq!(
+                names_of(job).len(),
+                count,
+                "{job}: each has its price; README and the module say how many there are"
+            );
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_run_tells_everything_that_it_did() {
+        let line = line(&full("import"), Some(41.5));
         assert_eq!((&line["RunsDone"], &line["RunsFailed"]), (&json!(1), &json!(0)));
         assert_eq!(
             (&line["RowsRead"], &line["RowsCreated"], &line["RowsRejected"]),
             (&json!(1000), &json!(600), &json!(20))
         );
         assert_eq!((&line["RejectPercent"], &line["LimitUsePercent"]), (&json!(2.0), &json!(97.5)));
-        assert_eq!((&line["DailyUsePercent"], &line["LagSeconds"]), (&json!(41.5), &json!(31)));
+        assert_eq!((&line["DailyUsePercent"], &line["Archived"]), (&json!(41.5), &json!(7)));
         assert_eq!((&line["LambdaGbSeconds"], &line["DurationMs"]), (&json!(0.25), &json!(1234)));
         assert_eq!(line["_aws"]["Timestamp"], 1_790_000_000_000_i64);
         assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["Job", "Name"], ["Job"]]));
@@ -273,7 +319,7 @@ mod tests {
         report.limit_use_percent = None;
         report.error = Some(ReportError { code: "C".into(), message: "row of zanzibar".into(), hint: String::new() });
         let line = line(&report, Some(f64::NAN));
-        for name in ["RejectPercent", "LimitUsePercent", "DailyUsePercent", "LagSeconds", "Archived"] {
+        for name in ["RejectPercent", "LimitUsePercent", "DailyUsePercent", "Archived"] {
             assert!(line.get(name).is_none(), "{name}");
         }
         assert_eq!(line["ErrorCode"], "C");

@@ -15,6 +15,20 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
+/// What rustls says of a certificate whose authority is not among those that are trusted.
+const UNKNOWN_ISSUER: &str = "invalid peer certificate: UnknownIssuer";
+
+/// What to do then.
+const UNKNOWN: &str = " (the authority that signed the certificate is not trusted here; where it is meant to be, SSL_CERT_FILE names a file with its certificate and all others that count)";
+
+/// The text of a failed connection, with what to do where the reason is that nobody vouches for the other side.
+pub(crate) fn explained(mut text: String) -> String {
+    if text.contains(UNKNOWN_ISSUER) && !text.contains(UNKNOWN) {
+        text.push_str(UNKNOWN);
+    }
+    text
+}
+
 /// As certificates are written: nobody's reader minds lines of 64.
 const LINE: usize = 64;
 
@@ -80,6 +94,44 @@ mod tests {
         ] {
             assert_eq!(decide(|name| set.contains(&name)), expected, "{set:?}");
         }
+    }
+
+    #[test]
+    fn the_roots_of_everybody_whom_hubferry_calls_are_carried() {
+        // As they stand in the certificates, which are not parsed here: a name is text there.
+        let names =
+            |name: &str| TLS_SERVER_ROOT_CERTS.iter().any(|der| memchr::memmem::find(der, name.as_bytes()).is_some());
+        for name in [
+            // amazonaws.com, and whom it chains to in old stores.
+            "Amazon Root CA 1",
+            "Amazon Root CA 2",
+            "Amazon Root CA 3",
+            "Amazon Root CA 4",
+            "Starfield Services Root Certificate Authority - G2",
+            // api.hubapi.com stands behind an edge that takes certificates of any of these.
+            "GTS Root R1",
+            "GTS Root R4",
+            "ISRG Root X1",
+            "SSL.com Root Certification Authority ECC",
+            "DigiCert Global Root G2",
+            // *.my.salesforce.com and login.salesforce.com; hooks.slack.com.
+            "DigiCert TLS RSA4096 Root G5",
+        ] {
+            assert!(names(name), "{name}");
+        }
+        assert!(!names("No Such Root CA 9"), "a search that finds everything proves nothing");
+    }
+
+    #[test]
+    fn a_certificate_that_nobody_vouches_for_is_told_with_what_to_do_about_it() {
+        let told = explained(
+            "error sending request: client error (Connect): invalid peer certificate: UnknownIssuer".to_owned(),
+        );
+        assert!(told.ends_with(UNKNOWN) && UNKNOWN.contains("SSL_CERT_FILE"), "{told}");
+        for other in ["connection refused", "invalid peer certificate: NotValidForName", ""] {
+            assert_eq!(explained(other.to_owned()), other);
+        }
+        assert_eq!(explained(told.clone()), told, "once is enough");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod capture;
 mod contract;
 mod delivery;
 mod erase;
+mod fuzz;
 mod hubspot;
 mod import;
 mod limits;

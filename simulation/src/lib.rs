@@ -4,6 +4,7 @@
 //! the simulators in virtual time while people edit, answers are lost and processes are killed between any two steps. The oracle is a
 //! plain model that knows nothing of the jobs' code. The same seed is the same world, step by step.
 
+#![allow(clippy::large_futures, reason = "a world is one future on a thread of its own, made once")]
 #![allow(
     clippy::unwrap_used,
     reason = "a world in which something impossible happens has failed: a panic is caught, and told"

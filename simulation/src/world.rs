@@ -24,7 +24,7 @@ use hubferry::{
     queue::MemoryQueue,
     report::Report,
     secrets::MemorySecrets,
-    state::{Changed, Condition, Item, Key, Table, Update, memory::MemoryTable},
+    state::{Changed, Condition, Item, Key, Scanned, Table, Update, memory::MemoryTable},
 };
 use hubferry_simulator::{
     hubspot::{Outcome, Portal, PortalSettings, Reply},
@@ -214,7 +214,7 @@ impl World {
     pub async fn handle_within(&self, event: Value, seconds: i64) -> Result<Answer> {
         self.invocation.set(self.invocation.get() + 1);
         let owner = format!("invocation-{}", self.invocation.get());
-        self.process().handle(event, self.deadline(seconds), &owner).await
+        Box::pin(self.process().handle(event, self.deadline(seconds), &owner)).await
     }
 
     /// Uploads a file and imports it.
@@ -547,6 +547,11 @@ impl Table for DelayedTable {
         self.clock.sleep(self.by).await;
         self.who.table(Door::Read, false)?;
         self.inner.query(pk, limit).await
+    }
+    async fn scan(&self, after: Option<&Key>) -> Result<Scanned> {
+        self.clock.sleep(self.by).await;
+        self.who.table(Door::Read, false)?;
+        self.inner.scan(after).await
     }
     fn writes(&self) -> u64 {
         self.inner.writes()

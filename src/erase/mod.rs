@@ -7,15 +7,20 @@
 //! | captured records | a capture's output, in every format and compression | records of the person, of any object, that carry the id or mention the address |
 //! | what captures remember | `state/capture/<name>/*.known` | the person's ids |
 //! | delivered indexes | `state/import/<import>/index/` | the hash of the person's key |
+//! | what syncs keep | the table: `link#…`, `review#…`, `refused#…`, `todo#…` | items of the person's records, or that mention the person |
+//! | what syncs list as refused | `rejects/sync-<sync>/<run>.jsonl`, and pieces of those that were never joined | lines of the person's records |
 //!
-//! A person is known by an e-mail address. HubSpot tells the ids and further addresses that belong to it, and captured records tell ids under which
-//! HubSpot does not know it any more. Reports, contexts and the table's other items hold neither rows nor keys.
+//! A person is known by an e-mail address. HubSpot tells the ids and further addresses that belong to it, Salesforce the ids of its records;
+//! captured records and links tell ids under which neither knows it any more. The whole table is looked through, so that what syncs left behind that
+//! have another name by now is found. Reports, contexts and the table's other items hold neither rows nor keys; one that mentions the person all
+//! the same (in the name of a file, for instance) is told as left.
 //!
 //! What it does not reach: the files that were imported, which are their owner's; older versions of objects on a bucket that keeps them; copies that
 //! consumers made. The outcome says so.
 //!
 //! An object is replaced whole or not at all, and what is already gone is not found again: it can be stopped and repeated at any time.
 
+mod links;
 mod person;
 mod places;
 mod state;
@@ -42,20 +47,10 @@ use crate::{
     hubspot::account::Call,
     objects::{Location, ObjectVersion},
     record::{ObjectType, PropertyName, fold_key},
-    salesforce::model::SalesforceId,
-    sync::{
-        links::Links,
-        model::Side,
-        reviews::Reviews,
-        todo::{Refusals, Todos},
-    },
 };
 
 /// Parquet and what captures remember are read whole; a capture closes an object at a hundredth of this.
 const WHOLE_BYTES_MAX: u64 = 512 * 1024 * 1024;
-
-/// Reviews, refusals and put-off records of one sync that are looked through.
-const LISTED_MAX: usize = 50_000;
 
 /// Places that are named one by one in the outcome.
 const NAMED_MAX: usize = 10_000;
@@ -67,7 +62,7 @@ pub struct Request {
     pub key: String,
     /// Buckets to look through, besides those that the settings and the last runs name.
     pub buckets: Vec<String>,
-    /// HubSpot is not asked: ids are those of captured records alone.
+    /// Neither HubSpot nor Salesforce is asked: ids are those of captured records and links alone.
     pub offline: bool,
     /// HubSpot is to delete the contact for good, too.
     pub gdpr: bool,
@@ -136,7 +131,7 @@ pub struct Searched {
 /// A place from which something was removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Removed {
-    /// `rejects`, `before_images`, `captured`, `remembered`, `indexes`, `links`.
+    /// `rejects`, `before_images`, `captured`, `remembered`, `indexes`, `links`, `reviews`, `refused`, `put_off`.
     pub what: &'static str,
     /// Where.
     pub location: String,
@@ -181,16 +176,20 @@ pub async fn erase(
     work.person.addresses.insert(fold_key(&request.key));
     if !request.offline {
         work.ask_hubspot(deadline).await?;
+        work.ask_salesforce(deadline).await?;
     }
     work.find_buckets(&request.buckets).await?;
     work.find_open_runs().await?;
     work.learn_ids().await?;
+    work.learn_from_links().await?;
     let removed = work.pass(!request.dry_run).await?;
     if request.dry_run {
         work.erasure.complete = removed.is_empty() && work.erasure.left.is_empty();
     } else {
         // A run that has begun meanwhile may have read what was here before.
         work.find_open_runs().await?;
+        // A table in a file keeps what was removed until it is written anew.
+        app.env().table.drop_history().await?;
         // The proof: everything once more, from what is stored now.
         let found = work.pass(false).await?;
         work.erasure.left.extend(
@@ -336,25 +335,32 @@ impl Work<'_> {
         let mut removed = Vec::new();
         self.erasure.searched.clear();
         for bucket in self.buckets.clone() {
-            for (what, prefix) in
-                [("rejects", "rejects/"), ("before_images", "before/"), ("working_files", "state/import/")]
-            {
-                let listed = self.app.env().objects.list(&Location::new(&bucket, prefix)).await;
-                let listed = match listed {
+            // Working files of syncs lie below `data`; all else at the top.
+            let below =
+                self.app.config().data.as_deref().and_then(Location::parse).filter(|data| data.bucket == bucket);
+            let below = below.map(|data| data.key).unwrap_or_default();
+            let below = if below.is_empty() || below.ends_with('/') { below } else { below + "/" };
+            for (what, below, prefix) in [
+                ("rejects", "", "rejects/"),
+                ("before_images", "", "before/"),
+                ("working_files", "", "state/import/"),
+                ("working_files", below.as_str(), "state/sync/"),
+            ] {
+                let folder = Location::new(&bucket, format!("{below}{prefix}"));
+                let listed = match self.app.env().objects.list(&folder).await {
                     Ok(listed) => listed,
                     Err(error) => {
-                        self.leave(&Location::new(&bucket, prefix).to_string(), error.message().to_owned());
+                        self.leave(&folder.to_string(), error.message().to_owned());
                         continue;
                     }
                 };
                 for location in listed {
-                    let Some((what, import, run_id)) = place_of(what, &location.key) else { continue };
-                    if self.open.contains(&("import".to_owned(), import.clone(), run_id)) {
+                    let place = location.key.strip_prefix(below).and_then(|key| place_of(what, key));
+                    let Some((what, name, run_id)) = place else { continue };
+                    if self.open.iter().any(|(job, _, run)| *run == run_id && job != "capture") {
                         continue;
                     }
-                    let settings = self.app.config().imports.iter().find(|known| known.name == import);
-                    let contacts =
-                        settings.filter(|import| imports_contacts(import)).map(|import| import.hubspot.clone());
+                    let contacts = self.contacts_of(&name);
                     let person = self.person.clone();
                     self.filter(what, &location, write, &mut removed, |text, facts| {
                         !person.is_of(text, facts, contacts.as_deref())
@@ -384,69 +390,19 @@ impl Work<'_> {
             self.remembered(&capture, write, &mut removed).await?;
         }
         self.indexes(write, &mut removed).await?;
-        self.links(write, &mut removed).await?;
+        self.synced(write, &mut removed).await?;
         Ok(removed)
     }
 
-    /// What syncs keep of a person: the links of the person's contacts with what both sides held, what waits for review, what was refused or
-    /// put off. The two records stay linked by the ids that stand on them, and a sync finds them again while they exist.
-    async fn links(&mut self, write: bool, removed: &mut Vec<Removed>) -> Result<()> {
-        let (table, rng) = (&self.app.env().table, &self.app.env().rng);
-        for sync in self.app.config().syncs.iter().filter(|sync| sync.hubspot_object.is_contacts()) {
-            let Some(ids) = self.person.ids.get(&sync.hubspot).filter(|ids| !ids.is_empty()) else { continue };
-            let ids: Vec<String> = ids.iter().cloned().collect();
-            let mut records = 0;
-            let links = Links::new(table.clone(), rng.clone(), &sync.name);
-            let known = links.by_hubspot(&ids).await?;
-            let salesforce: BTreeSet<&str> = known.values().map(|link| link.salesforce_id.as_str()).collect();
-            let is_theirs = |hubspot: Option<&str>, salesforce_id: Option<&str>| {
-                hubspot.is_some_and(|id| ids.iter().any(|own| own == id))
-                    || salesforce_id.is_some_and(|id| salesforce.contains(id))
-            };
-            let reviews = Reviews::new(table.clone(), rng.clone(), &sync.name);
-            for review in reviews.list(LISTED_MAX).await? {
-                let other = review.salesforce_id.as_ref().map(SalesforceId::as_str);
-                if is_theirs(review.hubspot_id.as_deref(), other) {
-                    records += 1;
-                    if write {
-                        reviews.close(&review.id).await?;
-                    }
-                }
-            }
-            let refusals = Refusals::new(table.clone(), &sync.name);
-            for one in refusals.list(LISTED_MAX).await? {
-                let other = one.salesforce_id.as_ref().map(SalesforceId::as_str);
-                if is_theirs(one.hubspot_id.as_deref(), other) {
-                    records += 1;
-                    if write {
-                        refusals.remove(one.hubspot_id.as_deref(), one.salesforce_id.as_ref()).await?;
-                    }
-                }
-            }
-            let todos = Todos::new(table.clone(), &sync.name);
-            for todo in todos.list(LISTED_MAX).await? {
-                let (hubspot, other) = match todo.side {
-                    Side::Hubspot => (Some(todo.id.as_str()), None),
-                    Side::Salesforce => (None, Some(todo.id.as_str())),
-                };
-                if is_theirs(hubspot, other) {
-                    records += 1;
-                    if write {
-                        todos.remove(todo.side, &todo.id).await?;
-                    }
-                }
-            }
-            for link in known.values() {
-                records += 1;
-                if write {
-                    links.remove(link).await?;
-                }
-            }
-            if records > 0 {
-                removed.push(Removed { what: "links", location: format!("link#{}", sync.name), records });
-            }
-        }
-        Ok(())
+    /// The account whose contacts' ids stand in the files of this import, or, as `sync-<name>`, of this sync.
+    fn contacts_of(&self, name: &str) -> Option<String> {
+        let config = self.app.config();
+        let import = config.imports.iter().find(|import| import.name == name && imports_contacts(import));
+        let of_sync = || {
+            let name = name.strip_prefix("sync-")?;
+            config.syncs.iter().find(|sync| sync.name == name && sync.hubspot_object.is_contacts())
+        };
+        import.map(|import| import.hubspot.clone()).or_else(|| of_sync().map(|sync| sync.hubspot.clone()))
     }
 
     /// A capture's objects.
@@ -564,5 +520,9 @@ impl Work<'_> {
             "a bucket that keeps versions still has the objects as they were: remove the older versions of those that are named here, or let a lifecycle rule do it".to_owned(),
         ];
         self.erasure.notes.extend(notes);
+        if !self.app.config().syncs.is_empty() {
+            let note = "records in Salesforce were not touched: while a record is there, or in HubSpot, a sync takes up what it holds again";
+            self.erasure.notes.push(note.to_owned());
+        }
     }
 }

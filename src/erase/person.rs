@@ -13,6 +13,8 @@ pub(super) struct Person {
     pub(super) addresses: BTreeSet<String>,
     /// Ids of the person's contacts, by account.
     pub(super) ids: BTreeMap<String, BTreeSet<String>>,
+    /// Ids of the person's records in Salesforce, of any org.
+    pub(super) salesforce: BTreeSet<String>,
     /// Values of other properties that imports identify contacts by, folded; by property.
     pub(super) keys: BTreeMap<String, BTreeSet<String>>,
 }
@@ -44,6 +46,8 @@ pub(super) struct Facts {
     pub(super) key: Option<String>,
     /// Its object type, where the format says so.
     pub(super) object: Option<String>,
+    /// Its id in Salesforce, where the format says so.
+    pub(super) salesforce: Option<String>,
 }
 
 impl Person {
@@ -70,7 +74,7 @@ impl Person {
         }
         let Some(account) = contacts else { return false };
         let lower = || text.to_lowercase();
-        let may_be = self.ids_in(account).any(|id| text.contains(id))
+        let may_be = self.ids_in(account).chain(self.salesforce.iter().map(String::as_str)).any(|id| text.contains(id))
             || (!self.keys.is_empty() && self.keys.values().flatten().any(|key| lower().contains(key)));
         if !may_be {
             return false;
@@ -84,7 +88,7 @@ impl Person {
             let key = fold_key(&key);
             self.keys.values().any(|values| values.contains(&key))
         });
-        by_id || by_key
+        by_id || by_key || facts.salesforce.is_some_and(|id| self.salesforce.contains(&id))
     }
 
     /// Whether a record's own address is the person's: then its id is, too.
@@ -157,9 +161,14 @@ pub(super) fn facts_of_json(line: &str) -> Facts {
         Some(Value::Number(number)) => Some(number.to_string()),
         _ => None,
     };
+    // A line of what a sync lists as refused.
+    let is_refused = value.get("refused_by").is_some();
     let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| text(pointer));
     Facts {
-        id: first(&["/key/id", "/_id", "/id", "/payload/after/id", "/payload/before/id"]),
+        id: match is_refused {
+            true => text("/hubspot_id"),
+            false => first(&["/key/id", "/_id", "/id", "/payload/after/id", "/payload/before/id"]),
+        },
         email: first(&[
             "/payload/after/properties/email",
             "/payload/before/properties/email",
@@ -169,6 +178,7 @@ pub(super) fn facts_of_json(line: &str) -> Facts {
         ]),
         key: value.get("key").and_then(Value::as_str).map(str::to_owned),
         object: value.get("object").and_then(Value::as_str).map(str::to_owned),
+        salesforce: if is_refused { text("/salesforce_id") } else { None },
     }
 }
 
@@ -180,6 +190,7 @@ mod tests {
         Person {
             addresses: ["ada@x.io".to_owned()].into(),
             ids: [("default".to_owned(), ["101".to_owned()].into())].into(),
+            salesforce: ["003000000000001AAA".to_owned()].into(),
             keys: [("member_id".to_owned(), ["m-7".to_owned()].into())].into(),
         }
     }
@@ -225,6 +236,17 @@ mod tests {
         assert!(!is_of(r#"{"object":"companies","id":"101"}"#, Some("default")));
         assert!(is_of(r#"{"object":"contacts","existed":false,"key":"M-7 "}"#, Some("default")));
         assert!(is_of(r#"{"_id":"8","note":"with ada@x.io"}"#, None), "who is mentioned is there");
+        let refused = |hubspot: &str, salesforce: &str| {
+            format!(
+                r#"{{"hubspot_id":{hubspot},"salesforce_id":{salesforce},"refused_by":"salesforce","field":"Phone"}}"#
+            )
+        };
+        assert!(
+            is_of(&refused("\"101\"", "null"), Some("default"))
+                && is_of(&refused("null", "\"003000000000001AAA\""), Some("default"))
+        );
+        assert!(!is_of(&refused("\"1012\"", "\"003000000000002AAA\""), Some("default")));
+        assert!(!is_of(&refused("\"101\"", "null"), None), "the sync is not of contacts");
     }
 
     #[test]

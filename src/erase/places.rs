@@ -70,7 +70,8 @@ pub(super) fn is_captured(below: &str) -> bool {
     })
 }
 
-/// Whose a key is that looks like one of an import's: what it holds, the import, and the run. A bucket may hold other things under the same prefix.
+/// Whose a key is that looks like one of an import's or a sync's: what it holds, the import (or `sync-<name>`), and the run. A bucket may hold other
+/// things under the same prefix.
 pub(super) fn place_of(what: &'static str, key: &str) -> Option<(&'static str, String, String)> {
     let is_run = |text: &str| {
         text.len() == RUN_ID_CHARS && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
@@ -84,6 +85,10 @@ pub(super) fn place_of(what: &'static str, key: &str) -> Option<(&'static str, S
         ("before_images", [_, import, rest @ ..]) => {
             let mut names = rest.iter().map(|part| part.split_once('.').map_or(*part, |(name, _)| name));
             (what, import, names.find(|name| is_run(name))?)
+        }
+        ("working_files", [_, "sync", sync, run_id, file]) => {
+            let named = || ("rejects", format!("sync-{sync}"), (*run_id).to_owned());
+            return (is_run(run_id) && file.starts_with("refused-")).then(named);
         }
         ("working_files", [_, _, import, run_id, file]) => {
             // The plan of an undo, and the copy of one that was applied, hold values as images do.
@@ -130,6 +135,10 @@ mod tests {
             assert_eq!(place("rejects", key.clone()), None, "{key}");
         }
         assert_eq!(place("working_files", format!("state/import/a/{run}/index-0-1")), None);
+        let piece = format!("state/sync/a/{run}/refused-000001.jsonl");
+        assert_eq!(place("working_files", piece), Some(("rejects", "sync-a".to_owned())));
+        assert_eq!(place("working_files", format!("state/sync/a/{run}/counted")), None);
+        assert_eq!(place("rejects", format!("rejects/sync-a/{run}.jsonl")), Some(("rejects", "sync-a".to_owned())));
         assert!(is_captured("dt=2026-11-22/a-b.000001.jsonl.zst") && is_captured("dt=2026-11-22/a-b.000001.parquet"));
         assert!(!is_captured("dt=2026-11-22/readme.txt") && !is_captured("a.jsonl"));
     }

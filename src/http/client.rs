@@ -96,7 +96,7 @@ fn lost(error: &reqwest::Error, sent: Sent) -> HttpError {
         }
         cause = error.source();
     }
-    HttpError { sent, message }
+    HttpError { sent, message: trust::explained(message) }
 }
 
 #[cfg(test)]

@@ -330,6 +330,8 @@ pub(crate) async fn store_report(app: &App, bucket: &str, report: &Report) -> Re
 pub(crate) fn log_summary(report: &Report) {
     let rows = &report.rows;
     let error_code = report.error.as_ref().map(|error| error.code.as_str());
+    // A run that yields stores no report: the log is where its trouble is read.
+    let error = report.error.as_ref().map(|error| error.message.as_str());
     let run_id = report.run_id.as_deref();
     let outcome = report.outcome.as_str();
     macro_rules! line {
@@ -340,6 +342,7 @@ pub(crate) fn log_summary(report: &Report) {
                 name = report.name,
                 outcome,
                 error_code,
+                error,
                 rows_read = rows.read,
                 rows_created = rows.created,
                 rows_updated = rows.updated,

@@ -22,7 +22,7 @@ use aws_sdk_dynamodb::{
 };
 
 use super::{
-    Changed, Condition, Item, Key, Table, Update, Value,
+    Changed, Condition, Item, Key, Scanned, Table, Update, Value,
     memory::{check_key, check_update, corrupt, describe},
 };
 use crate::{
@@ -172,6 +172,28 @@ impl Table for DynamoTable {
             codes::STATE_CORRUPT,
             format!("state items {pk}: more than {PAGES_MAX} pages"),
         ))
+    }
+
+    async fn scan(&self, after: Option<&Key>) -> Result<Scanned> {
+        let request = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .set_exclusive_start_key(after.map(key_attributes));
+        let answer = request.send().await.map_err(|error| self.failed(&"all state items", &error, true))?;
+        let key_of = |attributes: &HashMap<String, AttributeValue>| {
+            let text = |name: &str| attributes.get(name).and_then(|value| value.as_s().ok());
+            let key = text("pk").zip(text("sk")).map(|(pk, sk)| Key::new(pk.as_str(), sk.as_str()));
+            key.ok_or_else(|| corrupt("a state item has no key".to_owned()))
+        };
+        let items = answer.items.unwrap_or_default().into_iter().map(|item| {
+            let key = key_of(&item)?;
+            let item = decode(&key, item)?;
+            Ok((key, item))
+        });
+        let items = items.collect::<Result<_>>()?;
+        Ok(Scanned { items, last: answer.last_evaluated_key.as_ref().map(key_of).transpose()? })
     }
 
     fn writes(&self) -> u64 {

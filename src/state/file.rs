@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Changed, Condition, Item, Key, Table, Update, Value,
+    Changed, Condition, Item, Key, Scanned, Table, Update, Value,
     memory::{self, Items},
 };
 use crate::{
@@ -367,6 +367,15 @@ impl Table for FileTable {
 
     async fn query(&self, pk: &str, limit: usize) -> Result<Vec<(Key, Item)>> {
         self.locked(|kept| Ok(memory::partition(&kept.items, pk, limit)))
+    }
+
+    async fn scan(&self, after: Option<&Key>) -> Result<Scanned> {
+        self.locked(|kept| Ok(memory::part(&kept.items, after)))
+    }
+
+    /// The journal holds what was removed until it is folded into the file.
+    async fn drop_history(&self) -> Result<()> {
+        self.locked(|kept| if kept.journal > 0 { self.fold(kept) } else { Ok(()) })
     }
 
     fn writes(&self) -> u64 {

@@ -6,11 +6,12 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
 };
 
 use async_trait::async_trait;
 
-use super::{Changed, Condition, Item, Key, Table, Update, Value};
+use super::{Changed, Condition, Item, Key, Scanned, Table, Update, Value};
 use crate::{
     codes::{self, Code},
     error::{Error, ErrorKind, Result},
@@ -99,9 +100,25 @@ impl Table for MemoryTable {
         self.with_faults(|items| Ok(partition(items, pk, limit))).await
     }
 
+    async fn scan(&self, after: Option<&Key>) -> Result<Scanned> {
+        self.with_faults(|items| Ok(part(items, after))).await
+    }
+
     fn writes(&self) -> u64 {
         self.writes.get()
     }
+}
+
+/// Items of a part: enough that a table of a million has few, little enough to be copied.
+const PART: usize = 1_000;
+
+/// The items behind a key.
+pub(super) fn part(items: &Items, after: Option<&Key>) -> Scanned {
+    let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone()));
+    let rest = items.range((from, Bound::Unbounded));
+    let items: Vec<(Key, Item)> = rest.take(PART).map(|(key, item)| (key.clone(), item.clone())).collect();
+    let last = items.last().filter(|_| items.len() == PART).map(|(key, _)| key.clone());
+    Scanned { items, last }
 }
 
 /// Changes the item at `key`, if the condition holds.

@@ -16,7 +16,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::{
+    codes,
+    error::{Error, ErrorKind, Result},
+};
 
 /// The two key attributes of an item.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +118,25 @@ pub trait Table {
     async fn delete(&self, key: &Key, condition: Option<Condition>) -> Result<bool>;
     /// All items of a partition in the order of `sk`; bounded by `limit`.
     async fn query(&self, pk: &str, limit: usize) -> Result<Vec<(Key, Item)>>;
+    /// A part of all items, in no order that means anything: those behind `after`, the key that the part before has told as its last. For
+    /// who looks through everything (`hubferry erase`); no job does, and no function's role allows it. Needs not see what is changed meanwhile.
+    async fn scan(&self, after: Option<&Key>) -> Result<Scanned> {
+        drop(after.cloned());
+        Err(Error::new(ErrorKind::Invalid, codes::STATE_UNAVAILABLE, "this table cannot be looked through"))
+    }
+    /// Leaves nothing behind of what was replaced or removed, where a table keeps what it was.
+    async fn drop_history(&self) -> Result<()> {
+        Ok(())
+    }
     /// How many writes this door has made, for the report's cost line.
     fn writes(&self) -> u64;
+}
+
+/// A part of all items.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scanned {
+    /// At most some thousand; there may be none although there are more parts.
+    pub items: Vec<(Key, Item)>,
+    /// Where the next part begins; `None`: there is none.
+    pub last: Option<Key>,
 }

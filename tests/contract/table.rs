@@ -1,6 +1,9 @@
 //! The contract of `Table`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use futures_util::future::join_all;
@@ -21,6 +24,34 @@ pub(crate) async fn table_contract(table: &dyn Table) {
     partitions_are_listed_in_order(table).await;
     deletes_heed_their_condition(table).await;
     what_cannot_be_stored_is_refused(table).await;
+    a_scan_shows_every_item_once(table).await;
+}
+
+async fn a_scan_shows_every_item_once(table: &dyn Table) {
+    const ITEMS: usize = 1_200;
+    // Long enough that DynamoDB needs several parts, which end at a megabyte.
+    let long = "x".repeat(900);
+    for first in (0..ITEMS).step_by(100) {
+        let puts = (first..first + 100).map(async |at| {
+            let key = Key::new(format!("scan#{}", at % 7), format!("{at:05}"));
+            table.update(&key, set("text", long.as_str())).await.unwrap();
+        });
+        join_all(puts).await;
+    }
+    let (mut seen, mut parts, mut after) = (Vec::new(), 0, None);
+    loop {
+        let part = table.scan(after.as_ref()).await.unwrap();
+        parts += 1;
+        seen.extend(part.items.into_iter().filter(|(key, _)| key.pk.starts_with("scan#")));
+        after = part.last;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert!(parts > 1, "one part has everything");
+    let keys: BTreeSet<&Key> = seen.iter().map(|(key, _)| key).collect();
+    assert_eq!((keys.len(), seen.len()), (ITEMS, ITEMS));
+    assert!(seen.iter().all(|(_, stored)| *stored == item([("text", long.as_str().into())])));
 }
 
 fn set(name: &'static str, value: impl Into<Value>) -> Update {
@@ -195,6 +226,30 @@ async fn memory_keeps_the_contract_of_a_table() {
 async fn a_file_keeps_the_contract_of_a_table() {
     let folder = tempfile::tempdir().unwrap();
     table_contract(&FileTable::new(folder.path().join("state.json"))).await;
+}
+
+#[tokio::test]
+async fn what_is_removed_from_a_file_is_in_none_of_its_files_once_its_history_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = FileTable::new(folder.path().join("state.json"));
+    let everything = || {
+        let files = std::fs::read_dir(folder.path()).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
+        String::from_utf8(files.flatten().collect()).unwrap()
+    };
+    for who in ["eve", "ada", "bob"] {
+        table.update(&Key::new("link", who), set("text", format!("{who}@x.io"))).await.unwrap();
+    }
+    table.update(&Key::new("link", "ada"), Update { remove: vec!["text"], ..Update::default() }).await.unwrap();
+    assert!(table.delete(&Key::new("link", "ada"), None).await.unwrap());
+    assert!(everything().contains("ada@x.io"), "the journal does not keep what was: this test proves nothing");
+    table.drop_history().await.unwrap();
+    let left = everything();
+    assert!(!left.contains("ada"), "{left}");
+    // Nothing else is lost, for this process or another.
+    for table in [table, FileTable::new(folder.path().join("state.json"))] {
+        assert_eq!(table.query("link", 9).await.unwrap().len(), 2);
+        table.drop_history().await.unwrap();
+    }
 }
 
 #[tokio::test]

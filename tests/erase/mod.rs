@@ -1,5 +1,7 @@
 //! A person is removed from what whole jobs have written, and nobody else is.
 
+mod syncs;
+
 use std::{io::Read as _, time::Duration};
 
 use hubferry::{

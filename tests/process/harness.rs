@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
+    net::SocketAddr,
     process::Stdio,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -14,11 +15,12 @@ use hubferry::aws::{Clients, stand_in};
 use hubferry_simulator::{
     aws::{Cloud, CloudSettings, LambdaError, Mapping, Rule, Service, Target, events},
     hubspot::{Portal, PortalSettings, server},
+    salesforce::{self, ConnectedApp, Flow, Org, OrgSettings},
 };
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     process::{Child, Command},
     task::JoinSet,
 };
@@ -31,6 +33,10 @@ pub(crate) const TABLE: &str = "hubferry";
 pub(crate) const QUEUE: &str = "hubferry";
 /// The secret of the account.
 pub(crate) const SECRET: &str = "hubferry/hubspot";
+/// The secret of the org.
+pub(crate) const ORG_SECRET: &str = "hubferry/salesforce";
+/// The refresh token that the org's secret has at first; each use replaces it.
+pub(crate) const REFRESH_TOKEN: &str = "refresh-token-of-the-org";
 
 /// Nothing here takes so long; what does, hangs.
 const WAIT_MAX: Duration = Duration::from_secs(45);
@@ -105,6 +111,28 @@ impl Harness {
         Self { cloud, portal, address, folder, tasks }
     }
 
+    /// An org beside the portal, with a secret whose refresh token works once: each sign-in replaces it.
+    pub(crate) async fn org(&mut self, settings: OrgSettings) -> salesforce::server::Shared {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let app = ConnectedApp {
+            flows: vec![Flow::RefreshToken],
+            refresh_tokens: vec![REFRESH_TOKEN.to_owned()],
+            rotates: true,
+            ..ConnectedApp::default()
+        };
+        let secret = json!({ "flow": "refresh_token", "login_url": address, "client_id": app.client_id,
+            "client_secret": app.client_secret, "refresh_token": REFRESH_TOKEN });
+        self.cloud.secrets().put(ORG_SECRET, &secret.to_string());
+        let org: salesforce::server::Shared =
+            Arc::new(Mutex::new(Org::new(OrgSettings { apps: vec![app], ..settings })));
+        let served = Arc::clone(&org);
+        self.tasks.spawn(async move {
+            let _ = salesforce::server::serve(listener, served, server::machine_clock).await;
+        });
+        org
+    }
+
     /// The account. Not to be held over an await.
     pub(crate) fn portal(&self) -> MutexGuard<'_, Portal> {
         self.portal.lock().unwrap()
@@ -118,11 +146,42 @@ impl Harness {
         )
     }
 
-    /// Settings in a file; its path.
-    pub(crate) fn config_file(&self, text: &str) -> String {
-        let path = self.folder.path().join("hubferry.yaml");
+    /// A server that ends TLS before the plain one at `address` (`http://…`), with this certificate: its own address, `https://…`.
+    pub(crate) async fn behind_tls(&mut self, address: &str, server: Arc<rustls::ServerConfig>) -> String {
+        let plain: SocketAddr = address.trim_start_matches("http://").parse().unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let own = format!("https://{}", listener.local_addr().unwrap());
+        let acceptor = tokio_rustls::TlsAcceptor::from(server);
+        self.tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                connections.spawn(async move {
+                    // Who does not trust the certificate hangs up in the middle of the handshake.
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let mut behind = TcpStream::connect(plain).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut behind).await;
+                });
+            }
+        });
+        own
+    }
+
+    /// Where the account's API is.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A file of the test's own; its path.
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
+    }
+
+    /// Settings in a file; its path.
+    pub(crate) fn config_file(&self, text: &str) -> String {
+        self.file("hubferry.yaml", text)
     }
 
     /// A process with the usual settings.

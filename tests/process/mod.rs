@@ -9,3 +9,4 @@ mod faults;
 mod files;
 pub(crate) mod harness;
 mod privacy;
+mod trust;

@@ -8,12 +8,17 @@
 //! prefix in [`HOLDS_ROWS`].
 
 use std::{
+    collections::BTreeSet,
     io::ErrorKind,
     net::UdpSocket,
     sync::{Arc, Mutex},
 };
 
-use hubferry_simulator::hubspot::{Fault, Faults, PortalSettings, PropertyDefinition, What, server::machine_clock};
+use hubferry::objects::{Location, Objects as _};
+use hubferry_simulator::{
+    hubspot::{Fault, Faults, PortalSettings, PropertyDefinition, What, server::machine_clock},
+    salesforce::{self, DuplicateRule, Field, FieldType, OrgSettings, Test, ValidationRule},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,7 +26,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::harness::{BUCKET, Harness, Process, QUEUE, SECRET, Variables};
+use crate::sync;
+
+use super::harness::{BUCKET, Harness, ORG_SECRET, Process, QUEUE, REFRESH_TOKEN, SECRET, Variables, pause};
 
 /// The libraries below are quiet unless they are named.
 const EVERYTHING: &str =
@@ -36,6 +43,13 @@ const WEBHOOK: &str = "whk-kilimanjaro";
 /// Keys that begin so hold rows: that is what they are for. Before-images and the rejects of a run that goes on lie below `state/`.
 const HOLDS_ROWS: [&str; 4] = ["incoming/", "rejects/", "out/", "before/"];
 
+/// What syncs list as refused holds ids and reasons; no values.
+const REFUSED: &str = "rejects/sync-";
+
+/// Items whose `pk` begins so hold values of records, by design: what both sides held, what a person is shown, what is being created.
+/// docs/decisions/0016-sync.md.
+const HOLDS_VALUES: [&str; 3] = ["link#", "review#", "todo#"];
+
 const TOPIC: &str = "arn:aws:sns:us-east-1:000000000000:alerts";
 
 /// What the process lets out, besides the log.
@@ -47,6 +61,7 @@ struct Watch {
     status: Arc<Mutex<u16>>,
     outside: String,
     daemon: UdpSocket,
+    org: Option<salesforce::server::Shared>,
     tokens: Vec<String>,
     answers: Vec<Value>,
     logs: String,
@@ -76,6 +91,7 @@ impl Watch {
             status,
             outside,
             daemon,
+            org: None,
             tokens: vec![PortalSettings::TOKEN.to_owned(), WEBHOOK.to_owned()],
             answers: Vec::new(),
             logs: String::new(),
@@ -85,8 +101,75 @@ impl Watch {
         watch
     }
 
+    /// The same with an org beside it, and the sync `people`.
+    async fn boot_with_org(settings: PortalSettings, org: OrgSettings) -> Self {
+        let mut watch = Self::boot(settings).await;
+        watch.org = Some(watch.harness.org(org).await);
+        // What every session's id has in it.
+        watch
+            .tokens
+            .extend([REFRESH_TOKEN, OrgSettings::CLIENT_SECRET, OrgSettings::CLIENT_ID, "!AQ"].map(str::to_owned));
+        watch.sync_settings("limits: { creates: 5000, updates: 5000, blanks: 50, deletes: 5 }");
+        watch
+    }
+
+    /// The org. Not to be held over an await.
+    fn org(&self) -> std::sync::MutexGuard<'_, salesforce::Org> {
+        self.org.as_ref().unwrap().lock().unwrap()
+    }
+
+    /// The usual settings and a sync; `more` is added to it.
+    fn sync_settings(&self, more: &str) {
+        let sync = format!(
+            "salesforce: {{ default: {{ secret: {ORG_SECRET} }} }}
+data: s3://{BUCKET}/
+syncs:
+  - name: people
+    hubspot_object: contacts
+    salesforce_object: Contact
+    deletes: propagate
+    fields:
+      - {{ hubspot: email, salesforce: Email, rule: two_way }}
+      - {{ hubspot: firstname, salesforce: FirstName, rule: two_way }}
+      - {{ hubspot: lastname, salesforce: LastName, rule: two_way }}
+      - {{ hubspot: jobtitle, salesforce: Title, rule: two_way }}
+      - {{ hubspot: phone, salesforce: Phone, rule: two_way }}
+      - {{ hubspot: member_id, salesforce: Member__c, rule: two_way }}
+      - {{ hubspot: interests, salesforce: Interests__c, rule: two_way }}
+    {more}
+"
+        );
+        let text = self.all_settings("") + &sync;
+        self.harness.cloud.s3().put("settings", "hubferry.yaml", text).unwrap();
+    }
+
+    /// Runs the sync, over as many invocations as it takes; its last report. What the org has replaced its token by is a secret, too.
+    async fn sync(&mut self, process: &Process) -> Value {
+        let mut next = json!({ "job": "sync", "name": "people" });
+        for _ in 0..60 {
+            // A debug build, faults, and every line of every library: it may take its time.
+            let report = match self.harness.invoke_within(&next, 60).await {
+                Ok(report) => report,
+                Err(error) => panic!("{error}\n{}", process.last_lines()),
+            };
+            self.answers.push(report.clone());
+            let tokens = self.org().refresh_tokens();
+            self.tokens.extend(tokens);
+            if report["outcome"] != "yielded" {
+                return report;
+            }
+            pause(std::time::Duration::from_millis(500)).await;
+            next = json!({ "job": "resume", "run_id": report["run_id"] });
+        }
+        panic!("the run does not end\n{}", process.last_lines());
+    }
+
     /// Settings with every job that there is; `more` is added to the import `contacts`.
     fn settings(&self, more: &str) {
+        self.harness.cloud.s3().put("settings", "hubferry.yaml", self.all_settings(more)).unwrap();
+    }
+
+    fn all_settings(&self, more: &str) -> String {
         let rest = format!(
             "  - {{ name: mirrored, match: incoming/mirrored/*, object: contacts, key: email, mode: mirror, before_images: true }}
   - {{ name: lines, match: incoming/lines/*, object: contacts, key: email, format: jsonl, skip_unchanged: true, abort_if_rejected: 1 }}
@@ -99,8 +182,7 @@ notify: {{ slack_webhook_secret: hubferry/slack, sns_topic_arn: \"{TOPIC}\" }}
 traces: xray
 "
         );
-        let text = self.harness.config(more) + &rest;
-        self.harness.cloud.s3().put("settings", "hubferry.yaml", text).unwrap();
+        self.harness.config(more) + &rest
     }
 
     fn process(&self) -> Process {
@@ -166,7 +248,7 @@ traces: xray
         let s3 = self.harness.cloud.s3();
         let mut stored = Vec::new();
         for key in s3.keys(BUCKET, "") {
-            let rows = HOLDS_ROWS.iter().any(|prefix| key.starts_with(prefix))
+            let rows = (HOLDS_ROWS.iter().any(|prefix| key.starts_with(prefix)) && !key.starts_with(REFUSED))
                 || (key.starts_with("state/") && (key.contains("/before-") || key.contains("/rejects-")));
             if !rows {
                 let bytes = s3.read(BUCKET, &key).unwrap();
@@ -177,16 +259,29 @@ traces: xray
         for message in self.harness.cloud.sqs().receive(QUEUE, 10, None) {
             places.push(("a continuation".to_owned(), message.body));
         }
+        let (mut kinds, mut with_values) = (BTreeSet::new(), BTreeSet::new());
         for (key, item) in self.harness.items().await {
-            places.push(("the table".to_owned(), format!("{key:?} {item:?}")));
+            let kind = key.0.split('#').next().unwrap_or_default().to_owned();
+            let mut text = format!("{key:?} {item:?}");
+            if HOLDS_VALUES.iter().any(|prefix| key.0.starts_with(prefix)) {
+                if text.to_lowercase().contains(MARK) {
+                    with_values.insert(kind.clone());
+                }
+                // A token has no place there either; and the keys are ids.
+                let keys = format!("{key:?}");
+                assert!(!keys.contains(MARK), "{keys}");
+                text = text.to_lowercase().replace(MARK, "");
+            }
+            kinds.insert(kind);
+            places.push(("the table".to_owned(), text));
         }
         for (place, text) in &places {
             let text = text.to_lowercase();
             for secret in self.tokens.iter().map(String::as_str).chain([MARK]) {
-                assert!(!text.contains(secret), "{secret} is in {place}: {text}");
+                assert!(!text.contains(&secret.to_lowercase()), "{secret} is in {place}: {text}");
             }
         }
-        Searched { metrics, traces, messages, stored }
+        Searched { metrics, traces, messages, stored, kinds, with_values }
     }
 }
 
@@ -196,6 +291,9 @@ struct Searched {
     traces: Vec<String>,
     messages: Vec<String>,
     stored: Vec<String>,
+    /// Kinds of items in the table, and those with values of records.
+    kinds: BTreeSet<String>,
+    with_values: BTreeSet<String>,
 }
 
 fn parse(line: &str) -> Value {
@@ -414,7 +512,7 @@ async fn captures_let_out_no_value_of_a_record() {
     watch.harness.portal().seed_many(long_ago, "contacts", (0..300).map(person));
     let process = watch.process();
     for _ in 0..3 {
-        super::harness::pause(std::time::Duration::from_millis(1_500)).await;
+        pause(std::time::Duration::from_millis(1_500)).await;
         let id = watch.harness.portal().live_objects("contacts", &[]).next().unwrap().id;
         watch.harness.portal().edit(machine_clock(), "contacts", &id, &[("firstname", MARK)]);
         watch.invoke(&process, &json!({ "job": "capture" })).await;
@@ -433,4 +531,275 @@ async fn captures_let_out_no_value_of_a_record() {
     assert!(searched.stored.iter().any(|key| key.ends_with(".known")), "{:?}", searched.stored);
     assert!(searched.metrics.iter().any(|line| line["Job"] == "capture" && line["RunsDone"] == 1));
     assert!(searched.traces.iter().any(|trace| trace.contains("capture all")));
+}
+
+fn org() -> OrgSettings {
+    let rule = ValidationRule {
+        object: "Contact".to_owned(),
+        field: "Phone".to_owned(),
+        refuse_if: Test::Contains("forbidden".to_owned()),
+        message: "Not that number.".to_owned(),
+    };
+    let duplicates = DuplicateRule {
+        name: "Phones".to_owned(),
+        object: "Contact".to_owned(),
+        against: vec!["Contact".to_owned()],
+        fields: vec!["Phone".to_owned()],
+        block: true,
+    };
+    let contact = |field: Field| ("Contact".to_owned(), field);
+    let mut settings = OrgSettings { validation: vec![rule], duplicates: vec![duplicates], ..OrgSettings::default() };
+    settings.fields.push(contact(Field::text("Member__c", 40)));
+    let interests = Field::picklist("Interests__c", &["chess", "tea"], true);
+    settings.fields.push(contact(Field { kind: FieldType::MultiPicklist, ..interests }));
+    settings
+}
+
+/// A portal with what the sync needs; one option that the org has not.
+fn synced_portal() -> PortalSettings {
+    let mut settings = portal();
+    let own = settings.properties.get_mut("contacts").unwrap();
+    own.push(PropertyDefinition::new("sf_contact_id_ext", "string").unique());
+    own.push(PropertyDefinition::new("interests", "enumeration").options(&["chess", "tea", MARK]).several());
+    settings
+}
+
+impl Watch {
+    /// The HubSpot contact with this address.
+    fn contact(&self, email: &str) -> String {
+        let found = self.harness.portal().find_by("contacts", "email", email);
+        found.unwrap_or_else(|| panic!("no contact {email}"))["hs_object_id"].clone()
+    }
+
+    /// Its counterpart.
+    fn twin(&self, email: &str) -> String {
+        let id = self.contact(email);
+        let found = self.org().find_by("Contact", "HubSpot_Contact_Id__c", &id);
+        found.unwrap_or_else(|| panic!("{email} has no counterpart"))["Id"].clone()
+    }
+
+    fn edit(&self, email: &str, values: &[(&str, &str)]) {
+        let id = self.contact(email);
+        assert!(self.harness.portal().edit(machine_clock(), "contacts", &id, values), "{email}");
+    }
+
+    fn edit_in_org(&self, email: &str, values: &[(&str, &str)]) {
+        let id = self.twin(email);
+        self.org().edit(machine_clock(), "Contact", &id, values).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn syncs_both_ways_with_everything_that_can_be_refused_or_asked_let_out_no_value() {
+    let (mut portal, mut org) = (synced_portal(), org());
+    portal.faults = Faults::five_percent(3);
+    org.faults = salesforce::five_percent(3);
+    let mut watch = Watch::boot_with_org(portal, org).await;
+    let long_ago = machine_clock() - jiff::SignedDuration::from_hours(1);
+    let email = |at: usize| format!("{MARK}{at}@example.com");
+    let person = |at: usize| {
+        let phone = if at % 20 == 9 { format!("forbidden {MARK}") } else { format!("030 {at} {MARK}") };
+        vec![
+            ("email", email(at)),
+            ("firstname", format!("{MARK} {at}")),
+            ("lastname", MARK.to_owned()),
+            ("phone", phone),
+        ]
+    };
+    watch.harness.portal().seed_many(long_ago, "contacts", (0..60).map(person));
+    for at in 3_000..3_020 {
+        let values = [("LastName", MARK), ("Email", &email(at)), ("Member__c", &format!("{MARK}-{at}"))];
+        watch.org().create(long_ago, "Contact", &values).unwrap();
+    }
+    let process = watch.process();
+    let first = watch.sync(&process).await;
+    assert_eq!(first["outcome"], "done", "{first}\n{}", process.last_lines());
+    assert!(first["rejected_by_code"]["FIELD_CUSTOM_VALIDATION_EXCEPTION"].as_u64() >= Some(3), "{first}");
+
+    // Conflict; refused by a rule, for its length, for its form, for an option that is not there; an address and an id that others have; a
+    // record like another one; changes that flow.
+    let long = MARK.repeat(20);
+    watch.edit(&email(1), &[("firstname", &format!("{MARK} here"))]);
+    watch.edit_in_org(&email(1), &[("FirstName", &format!("{MARK} there"))]);
+    watch.edit(&email(2), &[("phone", &format!("forbidden {MARK} 2"))]);
+    watch.edit(&email(3), &[("jobtitle", &long)]);
+    watch.edit(&email(4), &[("email", &format!("{MARK}\u{fc}4@example.com"))]);
+    watch.edit(&email(5), &[("interests", MARK)]);
+    watch.edit_in_org(&email(6), &[("Email", &email(7))]);
+    watch.edit_in_org(&email(8), &[("Member__c", &format!("{MARK}-3001"))]);
+    watch.edit(&email(10), &[("lastname", &format!("{MARK} changed"))]);
+    watch.edit_in_org(&email(11), &[("Title", MARK)]);
+    let alike = [("email", "alike@example.com"), ("lastname", MARK), ("phone", &format!("030 12 {MARK}"))];
+    watch.harness.portal().create_record(machine_clock(), "contacts", &alike).unwrap();
+    pause(std::time::Duration::from_millis(1_500)).await;
+    let second = watch.sync(&process).await;
+    assert_eq!(second["outcome"], "done", "{second}\n{}", process.last_lines());
+    // By Salesforce's rule; and by hubferry itself, which knows lengths, forms and options before it asks.
+    let refused = |code: &str| second["rejected_by_code"][code].as_u64().unwrap_or_default();
+    assert!(refused("FIELD_CUSTOM_VALIDATION_EXCEPTION") >= 1 && refused("SYNC_VALUE") >= 3, "{second}");
+    assert!(second["sync"]["reviews_opened"].as_u64() >= Some(3), "{second}");
+    assert!(second["rejects"].as_str().is_some_and(|uri| uri.contains(REFUSED)), "{second}");
+    assert!(watch.harness.text(second["rejects"].as_str().unwrap()).lines().count() >= 3);
+    // Most of it again, with nothing new; then two at once, one of which is busy.
+    watch.sync(&process).await;
+    let other = watch.process();
+    watch.edit(&email(20), &[("lastname", &format!("{MARK} twice"))]);
+    let event = json!({ "job": "sync" });
+    let (one, two) = tokio::join!(watch.harness.invoke(&event), watch.harness.invoke(&event));
+    let outcomes = [one.unwrap(), two.unwrap()];
+    assert!(outcomes.iter().any(|answer| answer["outcome"] == "busy"), "{outcomes:?}");
+    watch.answers.extend(outcomes);
+    watch.retire(other).await;
+    watch.retire(process).await;
+
+    let searched = watch.search().await;
+    assert_eq!(
+        searched.with_values,
+        ["link", "review"].map(str::to_owned).into(),
+        "values are where they are meant to be"
+    );
+    assert!(searched.kinds.contains("refused") && searched.kinds.contains("context"), "{:?}", searched.kinds);
+    assert!(searched.stored.iter().any(|key| key.starts_with(REFUSED)), "{:?}", searched.stored);
+    assert!(searched.stored.iter().any(|key| key.starts_with("reports/sync/")), "{:?}", searched.stored);
+    assert!(searched.metrics.iter().any(|line| line["Job"] == "sync" && line["RunsDone"] == 1));
+    assert!(searched.traces.iter().any(|trace| trace.contains("sync people")));
+    let queries = watch.org().log().iter().filter(|call| call.path.contains("/query")).count();
+    assert!(queries > 0 && watch.logs.lines().count() > 50, "there was something to let out");
+}
+
+#[tokio::test]
+async fn syncs_that_are_stopped_or_may_not_sign_in_let_out_no_value_and_no_token() {
+    let mut watch = Watch::boot_with_org(synced_portal(), org()).await;
+    let long_ago = machine_clock() - jiff::SignedDuration::from_hours(1);
+    let email = |at: usize| format!("{MARK}{at}@example.com");
+    let person = |at: usize| vec![("email", email(at)), ("lastname", MARK.to_owned())];
+    watch.harness.portal().seed_many(long_ago, "contacts", (0..30).map(person));
+    let mut process = watch.process();
+    // More than it may make.
+    watch.sync_settings("limits: { creates: 5, updates: 5, blanks: 5, deletes: 5 }");
+    let limited = watch.sync(&process).await;
+    assert_eq!(limited["error"]["code"], "SYNC_LIMIT", "{limited}");
+    watch.sync_settings("limits: { creates: 500, updates: 500, blanks: 5, deletes: 5 }");
+    watch.retire(process).await;
+    process = watch.process();
+    let made = watch.sync(&process).await;
+    assert_eq!((&made["outcome"], &made["sync"]["salesforce"]["created"]), (&json!("done"), &json!(30)), "{made}");
+    // More than it may delete.
+    for at in 0..10 {
+        let id = watch.contact(&email(at));
+        assert!(watch.harness.portal().set_archived(machine_clock(), "contacts", &id, true));
+    }
+    pause(std::time::Duration::from_millis(1_500)).await;
+    let braked = watch.sync(&process).await;
+    assert_eq!(braked["error"]["code"], "SYNC_DELETES", "{braked}");
+    assert_eq!(watch.org().live_records("Contact").count(), 30, "nothing is deleted");
+
+    // Either system down, or answering what is no answer, or refusing who asks.
+    let ends = |watch: &mut Watch| {
+        watch.edit(&email(15), &[("lastname", &format!("{MARK} once more"))]);
+        watch.tokens.len()
+    };
+    use salesforce::{Fault as OrgFault, What as OrgWhat};
+    let mut codes = BTreeSet::new();
+    for fault in [
+        OrgFault::always(OrgWhat::NotForRest),
+        OrgFault::always(OrgWhat::RequestLimit).on("/services/data"),
+        OrgFault::always(OrgWhat::Html(503)).times(8),
+        OrgFault::always(OrgWhat::TruncatedBody).times(8),
+    ] {
+        ends(&mut watch);
+        watch.org().add_fault(fault.clone());
+        let event = json!({ "job": "sync", "name": "people" });
+        // A system that is down is waited for: one invocation is enough to see what it says.
+        let answer = watch.harness.invoke_within(&event, 12).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{fault:?}: {error}\n{}", process.last_lines()));
+        codes.extend(answer["error"]["code"].as_str().map(str::to_owned));
+        watch.answers.push(answer);
+        watch.org().clear_faults();
+    }
+    assert!(!codes.is_empty(), "no fault was told: {:?}", watch.answers);
+    watch.retire(process).await;
+    process = watch.process();
+    watch.harness.cloud.secrets().put(
+        ORG_SECRET,
+        &json!({ "flow": "refresh_token", "login_url": "http://127.0.0.1:1",
+        "client_id": "client-of-nobody", "client_secret": "secret-of-nobody", "refresh_token": "refresh-of-nobody" })
+        .to_string(),
+    );
+    watch.tokens.extend(["client-of-nobody", "secret-of-nobody", "refresh-of-nobody"].map(str::to_owned));
+    let answer = watch.harness.invoke_within(&json!({ "job": "sync" }), 12).await;
+    watch.answers.push(answer.unwrap_or_else(|error| json!(error.to_string())));
+    watch.retire(process).await;
+    process = watch.process();
+    watch.harness.cloud.secrets().put(ORG_SECRET, "unreadable-secret-of-the-org");
+    watch.tokens.push("unreadable-secret-of-the-org".to_owned());
+    let answer = watch.harness.invoke_within(&json!({ "job": "sync" }), 12).await;
+    watch.answers.push(answer.unwrap_or_else(|error| json!(error.to_string())));
+    watch.harness.portal().revoke_token(PortalSettings::TOKEN);
+    let answer = watch.harness.invoke_within(&json!({ "job": "sync" }), 12).await;
+    watch.answers.push(answer.unwrap_or_else(|error| json!(error.to_string())));
+    watch.retire(process).await;
+
+    let searched = watch.search().await;
+    assert_eq!(searched.with_values, ["link"].map(str::to_owned).into(), "values are where they are meant to be");
+    let told = |subject: &str| searched.messages.iter().any(|message| message.replace("%20", " ").contains(subject));
+    for subject in ["sync people aborted", "sync people stopped before deleting"] {
+        assert!(told(subject), "{subject}: {:?}", searched.messages);
+    }
+}
+
+/// What is logged in this thread, by whatever library.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// In process and in virtual time: a table behind HTTP would take minutes for so many.
+#[tokio::test(start_paused = true)]
+async fn bulk_jobs_whose_rows_fail_let_out_no_value() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let mut settings = sync::org_settings();
+    settings.validation = org().validation;
+    settings.bulk.queue_ms = 120_000;
+    let config = sync::Config::people(&[sync::EMAIL, sync::LAST, sync::PHONE], sync::WIDE);
+    let both = sync::Both::with(&config, sync::portal_settings(), settings);
+    for at in 0..2_100 {
+        let phone = if at % 700 == 9 { format!("forbidden {MARK}") } else { format!("030 {at}") };
+        both.h_create(&[("lastname", MARK), ("email", &format!("{MARK}{at}@example.com")), ("phone", &phone)]);
+    }
+    let report = both.sync(sync::PEOPLE).await;
+    assert_eq!(report.rejected_by_code.get("FIELD_CUSTOM_VALIDATION_EXCEPTION"), Some(&3), "{report:?}");
+    assert!(sync::told(&report).bulk_jobs >= 1, "{report:?}");
+    let mut places = vec![("the report".to_owned(), serde_json::to_string(&report).unwrap())];
+    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(log.lines().count() > 5 && log.contains("refused"), "hardly anything was logged: {log}");
+    places.extend(log.lines().map(|line| ("the log".to_owned(), line.to_owned())));
+    for (key, item) in both.world.table.snapshot() {
+        if !HOLDS_VALUES.iter().any(|prefix| key.pk.starts_with(prefix)) {
+            places.push((format!("the item {}", key.pk), format!("{item:?}")));
+        }
+    }
+    for location in both.world.objects.list(&Location::new(BUCKET, "")).await.unwrap() {
+        let bytes = both.world.objects.contents(&location).unwrap();
+        places.push((location.to_string(), String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    assert!(places.iter().any(|(place, _)| place.contains(REFUSED)), "nothing was listed as refused");
+    for (place, text) in places {
+        let text = text.to_lowercase();
+        assert!(!text.contains(MARK), "{MARK} is in {place}: {text}");
+        assert!(!text.contains(&OrgSettings::CLIENT_SECRET.to_lowercase()) && !text.contains("!aq"), "{place}: {text}");
+    }
 }

@@ -7,7 +7,11 @@ mod permissions;
 
 use std::collections::BTreeSet;
 
+use hubferry::metrics::names_of;
 use serde_json::Value;
+
+/// Whose runs there are.
+const JOBS: [&str; 3] = ["import", "capture", "sync"];
 
 const TEMPLATE: &str = include_str!("../../template.yaml");
 
@@ -238,34 +242,6 @@ fn the_table_and_the_bucket_are_what_the_code_relies_on() {
     }
 }
 
-/// What runs tell of themselves, in the embedded metric format.
-const METRICS: [&str; 24] = [
-    "RunsDone",
-    "RunsFailed",
-    "RunsYielded",
-    "RowsRead",
-    "RowsCreated",
-    "RowsUpdated",
-    "RowsUnchanged",
-    "RowsMerged",
-    "RowsRejected",
-    "RowsDeferred",
-    "RejectPercent",
-    "Calls",
-    "CallsRetried",
-    "CallsThrottled",
-    "CallsSearch",
-    "LimitUsePercent",
-    "DailyUsePercent",
-    "LagSeconds",
-    "DurationMs",
-    "LambdaGbSeconds",
-    "DynamoDbWrites",
-    "S3Requests",
-    "ReviewOpen",
-    "Archived",
-];
-
 /// Every metric of hubferry's own that an alarm looks at: name and dimensions.
 fn alarmed<'a>(alarm: &'a Value, found: &mut Vec<(&'a str, &'a Value)>) {
     match alarm {
@@ -304,10 +280,10 @@ fn alarms_look_at_metrics_that_runs_tell_and_stay_quiet_where_nothing_runs() {
     ];
     assert_eq!(watched, BTreeSet::from(wanted));
     for (metric, dimensions) in found {
-        assert!(METRICS.contains(&metric), "{metric} is told by nobody");
         assert_eq!(dimensions[0]["Name"], "Job", "{metric}");
         let job = dimensions[0]["Value"].as_str().expect("a job");
-        assert!(["import", "capture", "sync"].contains(&job), "{metric}: no runs are those of {job}");
+        assert!(JOBS.contains(&job), "{metric}: no runs are those of {job}");
+        assert!(names_of(job).contains(&metric), "no {job} tells {metric}");
     }
 }
 
@@ -329,6 +305,9 @@ fn the_dashboard_shows_metrics_that_runs_tell_and_every_alarm() {
     for metrics in widgets.iter().filter_map(|widget| widget["properties"]["metrics"].as_array()) {
         for metric in metrics {
             if metric[0] == "hubferry" {
+                let (name, job) = (metric[1].as_str().expect("a metric's name"), metric[3].as_str().expect("a job"));
+                assert!(metric[2] == "Job" && JOBS.contains(&job), "{metric}");
+                assert!(names_of(job).contains(&name), "no {job} tells {name}");
                 shown.insert(metric[1].as_str().expect("a metric's name").to_owned());
             } else if let Some(search) = metric[0]["expression"].as_str().or(metric["expression"].as_str()) {
                 let (_, name) = search.split_once("MetricName=\"").expect("a search by name");
@@ -336,7 +315,8 @@ fn the_dashboard_shows_metrics_that_runs_tell_and_every_alarm() {
             }
         }
     }
-    assert!(shown.iter().all(|name| METRICS.contains(&name.as_str())), "{shown:?}");
+    let told: BTreeSet<&str> = JOBS.iter().flat_map(|job| names_of(job)).collect();
+    assert!(shown.iter().all(|name| told.contains(name.as_str())), "{shown:?}");
     for wanted in
         ["RunsFailed", "RejectPercent", "LagSeconds", "CallsThrottled", "RowsDeferred", "ReviewOpen", "DailyUsePercent"]
     {

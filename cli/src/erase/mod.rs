@@ -31,7 +31,7 @@ pub(crate) struct Options {
     /// Let HubSpot delete the contact for good, too, in every account of the settings. This cannot be undone, and HubSpot refuses the address from then on.
     #[arg(long)]
     gdpr: bool,
-    /// Do not ask HubSpot which ids and further addresses are the person's: take those of captured records alone.
+    /// Do not ask HubSpot and Salesforce which ids and further addresses are the person's: take those of captured records and links alone.
     #[arg(long, conflicts_with = "gdpr")]
     offline: bool,
     /// List what would be removed, and change nothing.
@@ -80,12 +80,13 @@ async fn work(options: &Options) -> Result<u8> {
 }
 
 /// Words for what was looked through.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("rejects", "rejects files"),
     ("before_images", "before-images"),
     ("captured", "captured objects"),
     ("remembered", "what captures remember"),
     ("indexes", "delivered indexes"),
+    ("synced", "what syncs keep"),
 ];
 
 fn show(erasure: &Erasure) -> String {

@@ -58,6 +58,12 @@ pub struct Config {
     text: String,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Config {
     /// Without any sync.
     pub fn new() -> Self {

@@ -446,7 +446,7 @@ fn the_day_rolls_and_its_limit_is_a_403() {
 
 #[test]
 fn a_bulk_job_takes_one_upload_of_its_own_line_ends_and_results_of_its_own_version() {
-    let bulk = BulkPace { queue_ms: 1_000, chunk_ms: 1_000 };
+    let bulk = BulkPace { queue_ms: 1_000, chunk_ms: 1_000, fail_after: None };
     let mut desk = Desk::new(OrgSettings { bulk, ..OrgSettings::default() });
     let job = json!({"object": "Contact", "operation": "insert", "lineEnding": "LF"});
     let mut run = |csv: &'static str| {
