@@ -123,7 +123,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     }
     let _ = std::panic::take_hook();
     if options.json {
-        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&json!({ "jobs": told }))?)?;
+        writeln!(io::stdout(), "{}", serde_json::json!({ "jobs": told }))?;
     }
     Ok(match (any_failed, stop.load(Ordering::Relaxed)) {
         (true, _) => FAILED,

@@ -48,7 +48,7 @@ const QUIET: &str = "a quiet sync writes nothing";
 
 /// What each fault may break; where to begin looking was found by trying.
 const FAULTS: &[Fault] = &[
-    (Bug::ShadowBeforeEffect, 0, &[NEEDLESS, STEP, LOST]),
+    (Bug::ShadowBeforeEffect, 296, &[NEEDLESS, STEP, LOST]),
     (Bug::ShadowNotWritten, 0, &[NEEDLESS, STEP, LOST]),
     (Bug::IndexTrusted, 1, &[ALONE, STEP, LOST, STRANGERS]),
     (Bug::MergeReversed, 1, &[STEP, LOST, NEEDLESS]),

@@ -30,7 +30,7 @@ fn worlds(job: Job, seeds: Range<u64>) {
 
 #[test]
 fn imports_keep_every_promise_in_fixed_worlds() {
-    worlds(Job::Import, 0..38);
+    worlds(Job::Import, 0..60);
 }
 
 #[test]

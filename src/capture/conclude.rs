@@ -92,9 +92,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     let loaded = job.saved.is_some();
     if !outcome.is_final() && loaded {
         // What was spent on work that could not be saved, and is done anew, was spent all the same.
-        let position = job.progress.position();
-        let save = async || job.runs.checkpoint(&job.lease, job.deadline, &position, &job.progress, false).await;
-        match patiently(env, save).await {
+        match patiently(env, async || job.save_costs().await).await {
             Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
             Err(error) => {
                 tracing::warn!(run_id = run.run_id, error = %error, "calls of this invocation are not counted");

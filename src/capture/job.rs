@@ -695,6 +695,16 @@ impl Job {
         }
     }
 
+    /// Saves what this invocation has spent on work that it could not save: the next one does the work anew, and what was spent, was spent.
+    pub(super) async fn save_costs(&self) -> Result<()> {
+        let count = |stored: Option<Progress>| {
+            let mut progress = stored.unwrap_or_else(|| self.progress.clone());
+            progress.done.take_costs(&self.progress.done);
+            Some((progress.position(), progress))
+        };
+        self.runs.amend(&self.lease, self.deadline, count).await
+    }
+
     /// Brings calls and costs up to date.
     pub(super) fn count_costs(&mut self) {
         let (calls, writes, requests, gb_seconds, possible) = self.baseline.earlier;

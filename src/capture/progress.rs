@@ -129,6 +129,14 @@ pub struct Done {
     pub object_requests: u64,
 }
 
+impl Done {
+    /// What was spent, as `other` counted it.
+    pub(super) fn take_costs(&mut self, other: &Self) {
+        (self.calls, self.calls_possible, self.gb_seconds) = (other.calls, other.calls_possible, other.gb_seconds);
+        (self.table_writes, self.object_requests) = (other.table_writes, other.object_requests);
+    }
+}
+
 /// Everything a continued run must know. Between runs it is kept, without [`Done`], beside the position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

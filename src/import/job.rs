@@ -423,6 +423,8 @@ impl Job {
 
     /// The account's definitions, and what a plan would add to them.
     async fn schema(&self, object: &ObjectType, parts: SchemaParts) -> Result<Rc<ObjectSchema>> {
+        // First of all calls: who finds the day spent has to know when it ends.
+        self.account.details(self.calls_until()).await?;
         let schema = self.account.schema(object, parts, self.calls_until()).await?;
         let Some(plan) = &self.plan else { return Ok(schema) };
         let planned = plan.properties.borrow();

@@ -2,7 +2,7 @@
 //!
 //! | `pk` | `sk` | holds |
 //! |---|---|---|
-//! | `limit#<account>` | `burst`, `search`, `associations` | `next`: the first slot that nobody has, in µs since 1970 by the processes' common time; `time`: that of the last reservation; `speed_permille`, `knee_permille`, `slowed_at`, `paused_until`: the last 429, told to all; `daily_spent_until`: epoch seconds |
+//! | `limit#<account>` | `burst`, `search`, `associations` | `next`: the first slot that nobody has, in µs since 1970 by the processes' common time; `time`: that of the last reservation; `speed_permille`, `knee_permille`, `slowed_at`, `paused_until`: the last 429, told to all; `daily_left`: calls of the day that were left when somebody stopped because of it, `daily_left_until`: when that is over, epoch seconds |
 //!
 //! A reservation of n slots adds n gaps to `next` and has the slots that it stepped over. That is one write, needs no reading first, and
 //! cannot be lost in a race. Where `next` lies in the past the line was idle: whoever comes first sets it to now. See
@@ -24,7 +24,7 @@ use crate::{
     clock::Clock,
     codes,
     error::{Error, ErrorKind, Result},
-    http::rate_limit::{Bucket, Budget, Grant, PAUSE_MAX, Pace, PerBucket, Slowdown, next_slot},
+    http::rate_limit::{Bucket, Budget, DayLeft, Grant, PAUSE_MAX, Pace, PerBucket, Slowdown, next_slot},
     mutate::{self, Bug},
 };
 
@@ -64,7 +64,7 @@ pub struct SharedBudget {
     ahead: Cell<i64>,
     /// The table did not answer the last reservation.
     alone: Cell<bool>,
-    day_spent_until: Cell<Option<Timestamp>>,
+    day_left: Cell<Option<DayLeft>>,
 }
 
 /// What is known of one bucket's line.
@@ -136,7 +136,7 @@ impl SharedBudget {
             lines: PerBucket::default(),
             ahead: Cell::new(0),
             alone: Cell::new(false),
-            day_spent_until: Cell::new(None),
+            day_left: Cell::new(None),
         }
     }
 
@@ -271,8 +271,10 @@ impl SharedBudget {
     }
 
     fn learn_day(&self, item: &Item) {
-        if let Some(until) = number(item, "daily_spent_until").and_then(|until| Timestamp::from_second(until).ok()) {
-            self.day_spent_until.set(Some(until));
+        let until = number(item, "daily_left_until").and_then(|until| Timestamp::from_second(until).ok());
+        let calls = number(item, "daily_left").and_then(|calls| u64::try_from(calls).ok());
+        if let (Some(calls), Some(until)) = (calls, until) {
+            self.day_left.set(Some(DayLeft { calls, until }));
         }
     }
 
@@ -338,16 +340,17 @@ impl Budget for SharedBudget {
         self.lines.of(bucket).borrow_mut().untold = Some(slowdown);
     }
 
-    fn day_spent_until(&self) -> Option<Timestamp> {
-        self.day_spent_until.get()
+    fn day_left(&self) -> Option<DayLeft> {
+        self.day_left.get()
     }
 
-    async fn spend_day(&self, until: Timestamp) {
-        self.day_spent_until.set(Some(until));
+    async fn tell_day(&self, left: DayLeft) {
+        self.day_left.set(Some(left));
         let tell = async {
             for bucket in Bucket::ALL {
                 let set = vec![
-                    ("daily_spent_until", until.as_second().into()),
+                    ("daily_left", i64::try_from(left.calls).unwrap_or(i64::MAX).into()),
+                    ("daily_left_until", left.until.as_second().into()),
                     ("expires_at", (self.clock.now().as_second() + FORGOTTEN_AFTER_SECONDS).into()),
                 ];
                 // Whoever does not hear of it is told by HubSpot.

@@ -7,7 +7,7 @@ use futures_util::future::{LocalBoxFuture, join_all};
 use super::*;
 use crate::{
     clock::{Rng, VirtualClock},
-    config::Limits,
+    config::{Amount, Limits},
     http::rate_limit::RateLimiter,
     state::memory::MemoryTable,
 };
@@ -424,6 +424,37 @@ async fn a_spent_day_is_told_to_the_others_until_it_ends() {
     for limiter in [one, other, limiter()] {
         limiter.acquire(Bucket::Burst).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_day_is_told_and_each_keeps_its_own_reserve() {
+    let table: Rc<dyn Table> = Rc::new(MemoryTable::new());
+    let clock = Rc::new(VirtualClock::starting_at("2026-11-22T22:00:00Z".parse().unwrap()));
+    let limiter = |reserve: u64| {
+        let budget = SharedBudget::new(Rc::clone(&table), clock.clone(), "default");
+        let limits = Limits { daily_reserve: Some(Amount::Count(reserve)), ..Limits::default() };
+        RateLimiter::new(&limits, clock.clone(), Rc::new(budget))
+    };
+    let one = limiter(100);
+    one.acquire(Bucket::Burst).await.unwrap();
+    let mut told = http::HeaderMap::new();
+    told.insert("x-hubspot-ratelimit-daily", 1_000.into());
+    told.insert("x-hubspot-ratelimit-daily-remaining", 90.into());
+    one.observe(Bucket::Burst, &told);
+    // It did not know how long when it was told.
+    one.set_time_zone(jiff::tz::TimeZone::get("America/New_York").unwrap());
+    assert!(one.acquire(Bucket::Burst).await.is_err());
+    let other = limiter(100);
+    let error = other.acquire(Bucket::Burst).await.unwrap_err();
+    assert_eq!((error.code(), other.counts().total), (codes::DAILY_LIMIT, 0));
+    assert!(
+        error.message().contains("90 of the account's calls") && error.message().contains("2026-11-23T05:00:00Z"),
+        "{error}"
+    );
+    // Whose settings were changed since then may go on.
+    limiter(50).acquire(Bucket::Burst).await.unwrap();
+    clock.sleep(7 * 3_600 * SECOND).await;
+    other.acquire(Bucket::Burst).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -369,6 +369,25 @@ impl Runs {
         self.going_on(lease, Update { set, ..Update::default() }, until).await
     }
 
+    /// Changes what is stored of the progress: `change` gets it as it is in the table, which may be newer than what this process believes to
+    /// have saved, because an answer was lost. It is `None` where nothing was saved yet; nothing is written where `change` returns `None`.
+    pub async fn amend<P: Serialize + DeserializeOwned, S: Serialize>(
+        &self,
+        lease: &Lease,
+        deadline: Deadline,
+        change: impl FnOnce(Option<P>) -> Option<(S, P)>,
+    ) -> Result<()> {
+        let run = self.get(&lease.run_id).await?.ok_or_else(|| lost(lease))?;
+        let stored = match run.progress.as_str() {
+            "" => None,
+            text => Some(decode(text, &format!("run#{}", lease.run_id))?),
+        };
+        match change(stored) {
+            Some((position, progress)) => self.checkpoint(lease, deadline, &position, &progress, false).await,
+            None => Ok(()),
+        }
+    }
+
     /// Renews the lease alone.
     pub async fn renew(&self, lease: &Lease, deadline: Deadline) -> Result<()> {
         let until = self.lease_end(self.clock.now(), deadline);

@@ -171,8 +171,9 @@ fn why(rule: SyncRule, changed: Option<(bool, bool)>, to: Side) -> &'static str 
 /// Takes the writes of an intent that took place for granted: what they wrote is what the two agreed on.
 ///
 /// A process died after it had stored the intent. Whether the write took place shows in the record: it holds one of the values. Or somebody has
-/// taken them back since: of HubSpot its history tells (`seen_in_history`); a Salesforce record was then changed, and nothing that we see of
-/// it differs from before.
+/// taken them back since: of HubSpot its history tells (`seen_in_history`). A Salesforce record was then changed, and nothing that we see of
+/// it differs from before; but the same is seen where the write never took place and somebody changed what is not synced. There the field
+/// counts as changed on both sides.
 pub fn settle_intent(link: &mut Link, pairs: &[Pair], hubspot: &Sighted, salesforce: &Sighted, seen_in_history: bool) {
     let Some(intent) = link.intent.take() else { return };
     for (side, written, modified) in [
@@ -185,9 +186,11 @@ pub fn settle_intent(link: &mut Link, pairs: &[Pair], hubspot: &Sighted, salesfo
             Side::Hubspot => seen_in_history,
             Side::Salesforce => record.edited > modified && record.fields.iter().all(untouched),
         };
-        if written.is_empty() || !(shows_any(link, side, written, record) || taken_back) {
+        let shows = shows_any(link, side, written, record);
+        if written.is_empty() || !(shows || taken_back) {
             continue;
         }
+        let is_doubtful = side == Side::Salesforce && !shows;
         for (key, value) in written {
             let other = if side == Side::Hubspot { salesforce } else { hubspot };
             let pair = pairs.iter().find(|pair| pair.key == *key);
@@ -195,6 +198,14 @@ pub fn settle_intent(link: &mut Link, pairs: &[Pair], hubspot: &Sighted, salesfo
             let same = pair.zip(other.fields.get(key)).is_some_and(|(pair, seen)| reads_back(pair, side, seen, value));
             let of_other = if same { other.canon(key).cloned().flatten() } else { value.clone() };
             let state = link.fields.entry(key.clone()).or_default();
+            if is_doubtful {
+                // HubSpot's edit stays one, and Salesforce's may be one: the rule decides, or a person. Where the two were never in step, it is
+                // decided so anyway.
+                if !state.new {
+                    state.salesforce.clone_from(value);
+                }
+                continue;
+            }
             state.new = false;
             match side {
                 Side::Hubspot => (state.hubspot, state.salesforce) = (value.clone(), of_other),

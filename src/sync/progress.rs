@@ -123,6 +123,16 @@ pub struct Done {
     pub object_requests: u64,
 }
 
+impl Done {
+    /// What was spent, as `other` counted it.
+    pub(super) fn take_costs(&mut self, other: &Self) {
+        (self.calls, self.calls_possible, self.gb_seconds) = (other.calls, other.calls_possible, other.gb_seconds);
+        (self.table_writes, self.object_requests) = (other.table_writes, other.object_requests);
+        self.sync.salesforce_calls = other.sync.salesforce_calls;
+        self.sync.salesforce_retried = other.sync.salesforce_retried;
+    }
+}
+
 impl Progress {
     /// As people read it.
     pub fn position(&self) -> SyncPosition {

@@ -800,14 +800,13 @@ impl Job {
 
     /// Saves what this invocation has spent on work that it could not save: the next one does the work anew, and what was spent, was spent.
     pub(super) async fn save_costs(&self) -> Result<()> {
-        let (Some(mut saved), Some(lease)) = (self.saved.clone(), self.lease.as_ref()) else { return Ok(()) };
-        let spent = &self.progress.done;
-        let done = &mut saved.done;
-        (done.calls, done.calls_possible, done.gb_seconds) = (spent.calls, spent.calls_possible, spent.gb_seconds);
-        (done.table_writes, done.object_requests) = (spent.table_writes, spent.object_requests);
-        done.sync.salesforce_calls = spent.sync.salesforce_calls;
-        done.sync.salesforce_retried = spent.sync.salesforce_retried;
-        self.runs.checkpoint(lease, self.deadline, &saved.position(), &saved, false).await
+        let Some(lease) = self.lease.as_ref() else { return Ok(()) };
+        let count = |stored: Option<Progress>| {
+            let mut progress = stored.or_else(|| self.saved.clone())?;
+            progress.done.take_costs(&self.progress.done);
+            Some((progress.position(), progress))
+        };
+        self.runs.amend(lease, self.deadline, count).await
     }
 
     /// Tells who watches.

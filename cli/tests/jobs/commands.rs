@@ -13,7 +13,7 @@ use crate::world::{World, json_of, text};
 const WIDTH: usize = 80;
 
 /// Each command with arguments that make sense to it in a folder without settings. Of the last two nothing is asked that could fail.
-const COMMANDS: [(&str, &[&str]); 21] = [
+const COMMANDS: [(&str, &[&str]); 22] = [
     ("demo", &[]),
     ("serve", &[]),
     ("import", &["a.csv"]),
@@ -31,6 +31,7 @@ const COMMANDS: [(&str, &[&str]); 21] = [
     ("review resolve", &["k3f9x2m7qa", "--choose", "keep"]),
     ("erase", &["--key", "ada@example.com"]),
     ("pandium", &[]),
+    ("simulate", &["--seeds", "0"]),
     ("init", &["a.csv"]),
     ("explain", &["NO_SUCH_CODE"]),
     ("schema", &[]),
@@ -38,7 +39,7 @@ const COMMANDS: [(&str, &[&str]); 21] = [
 ];
 
 /// What needs no settings, so that nothing is wrong in an empty folder.
-const WITHOUT_SETTINGS: [&str; 6] = ["demo", "serve", "pandium", "init", "schema", "completions"];
+const WITHOUT_SETTINGS: [&str; 7] = ["demo", "serve", "pandium", "simulate", "init", "schema", "completions"];
 
 fn run(folder: &std::path::Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hubferry"));
@@ -157,6 +158,7 @@ fn json_is_one_document_that_can_be_read_and_nothing_else() {
         (&["explain"], 0),
         (&["explain", "INVALID_EMAIL"], 0),
         (&["completions", "zsh"], 0),
+        (&["simulate", "--job", "import", "--seeds", "1", "--size", "10"], 0),
         (&["undo", &run_id, "--local"], 1),
     ] {
         let output = world.run(&[words, &["--json"]].concat());

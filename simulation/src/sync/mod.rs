@@ -311,6 +311,7 @@ impl World {
             Some(Err(error)) => self.fail(COUNTS, error.to_string()),
             None => {
                 self.note(format_args!("killed: {killed:?}"));
+                self.oracle.borrow_mut().has_died();
                 if self.scale.people {
                     self.edit_again();
                 }
@@ -330,6 +331,10 @@ impl World {
                 let ways = [Outcome::Done, Outcome::Yielded, Outcome::Busy, Outcome::Failed];
                 // One that came when the run was over is told its report.
                 let is_late = report.outcome == Outcome::Duplicate;
+                match report.outcome {
+                    Outcome::Done => self.oracle.borrow_mut().is_well(),
+                    _ => self.oracle.borrow_mut().has_died(),
+                }
                 if !report.rows.add_up() || !(is_late || ways.contains(&report.outcome)) {
                     self.fail(COUNTS, brief(report));
                 }
@@ -347,6 +352,7 @@ impl World {
 
     /// From the first record to three quiet runs, and one that has to stop.
     async fn live_through(mut self) -> Result<(), Failure> {
+        self.note(format_args!("deletes: {}; names are written in capitals: {}", self.deletes, self.upper));
         for _ in 0..Scale::of(self.scale.size, 3 + self.below(13)) {
             let which = self.below(3);
             match which {

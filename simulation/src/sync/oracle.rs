@@ -51,8 +51,36 @@ pub(super) struct Oracle {
     pub(super) three: Vec<(Place, [Place; 2])>,
     /// Addresses that were edited.
     pub(super) moved: BTreeSet<Place>,
+    /// Records whose counterpart was deleted by a person.
+    pub(super) widowed: BTreeSet<Place>,
+    /// Records of Salesforce that somebody has touched since a run last ended well, and that may hold what they held before.
+    pub(super) lately: BTreeSet<Place>,
+    /// A process has died, or failed, since then.
+    pub(super) died: bool,
+    /// Of [`Oracle::lately`] when a process died, or after it: whether its write took place and was taken back, or never did, cannot be told.
+    pub(super) doubtful: BTreeSet<Place>,
     /// When each invocation began.
     pub(super) began: Vec<Timestamp>,
+}
+
+impl Oracle {
+    /// Somebody has changed a record of Salesforce in a way that may not show.
+    pub(super) fn touched(&mut self, of: &Place) {
+        self.lately.insert(of.clone());
+        if self.died {
+            self.doubtful.insert(of.clone());
+        }
+    }
+
+    pub(super) fn has_died(&mut self) {
+        self.died = true;
+        self.doubtful.append(&mut self.lately);
+    }
+
+    pub(super) fn is_well(&mut self) {
+        self.died = false;
+        self.lately.clear();
+    }
 }
 
 impl World {
@@ -159,7 +187,8 @@ impl World {
         for id in self.live(Side::Hubspot) {
             let h = place(Side::Hubspot, &id);
             let Some(s) = self.twin(&h) else {
-                let twin_is_gone = self.both.h(&id, "sf_contact_id_ext").is_some() && self.deletes == "ignore";
+                let was_linked = self.both.h(&id, "sf_contact_id_ext").is_some() || oracle.widowed.contains(&h);
+                let twin_is_gone = was_linked && self.deletes == "ignore";
                 if !mentions(&h) && !twin_is_gone && !oracle.muddled.contains(&h) {
                     wrong.push(Failure {
                         invariant: ALONE,
@@ -205,7 +234,8 @@ impl World {
                     let both_edited = ours.is_some() && theirs.is_some();
                     let open = [ours, theirs].into_iter().flatten().any(|dirty| dirty.soft);
                     let rewritten = self.upper && field.h == "lastname";
-                    let exact = field.exact && !rewritten && !muddled && !open;
+                    let doubtful = oracle.doubtful.contains(&s);
+                    let exact = field.exact && !rewritten && !muddled && !open && !doubtful;
                     if review.kind == ReviewKind::Conflict && exact && !both_edited {
                         wrong.push(Failure {
                             invariant: NEEDLESS,
@@ -252,7 +282,9 @@ impl World {
         for id in self.live(Side::Salesforce) {
             let s = place(Side::Salesforce, &id);
             if self.twin(&s).is_none() {
-                let twin_is_gone = self.both.s(&id, "HubSpot_Contact_Id__c").is_some() && self.deletes == "ignore";
+                // Its id is not written to one that was in the recycle bin meanwhile.
+                let was_linked = self.both.s(&id, "HubSpot_Contact_Id__c").is_some() || oracle.widowed.contains(&s);
+                let twin_is_gone = was_linked && self.deletes == "ignore";
                 if !mentions(&s) && !twin_is_gone && !oracle.muddled.contains(&s) {
                     wrong.push(Failure {
                         invariant: ALONE,

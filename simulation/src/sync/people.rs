@@ -20,7 +20,13 @@ impl World {
         let field = &FIELDS[at];
         let twin = self.twin(of);
         let equal = twin.as_ref().is_some_and(|twin| self.held(of, field) == self.held(twin, field));
+        // What is not one of a few choices is never written twice.
+        let is_choice = matches!(field.kind, Kind::Source | Kind::Several | Kind::Flag);
+        let may_be_old = is_choice || value.is_none() || value == self.held(of, field);
         let mut oracle = self.oracle.borrow_mut();
+        if of.0 == Side::Salesforce && may_be_old {
+            oracle.touched(of);
+        }
         let mine = (of.clone(), at);
         let theirs = twin.clone().map(|twin| (twin, at));
         let mut soft = oracle.dirty.get(&mine).is_some_and(|dirty| dirty.soft);
@@ -188,8 +194,12 @@ impl World {
 
     fn delete(&self, of: &Place) {
         let now = self.both.world.clock.now();
+        let twin = self.twin(of);
+        let mut oracle = self.oracle.borrow_mut();
         // While it was away, its counterpart may have got another one.
-        self.oracle.borrow_mut().moved.insert(of.clone());
+        oracle.moved.insert(of.clone());
+        oracle.widowed.extend(twin);
+        drop(oracle);
         self.note(format_args!("{:?} {} deleted", of.0, of.1));
         match of.0 {
             Side::Hubspot => {
@@ -220,6 +230,9 @@ impl World {
         let at = self.below(bin.len().max(1));
         let Some(id) = bin.get(at) else { return };
         self.note(format_args!("{side:?} {id} brought back"));
+        if side == Side::Salesforce {
+            self.oracle.borrow_mut().touched(&place(side, &id));
+        }
         match side {
             Side::Hubspot => {
                 self.both.world.portal.borrow_mut().set_archived(now, "contacts", id, false);

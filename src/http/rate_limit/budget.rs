@@ -147,6 +147,15 @@ impl Slowdown {
     }
 }
 
+/// What is left of a day's calls to all apps of an account. Not whether that is too little: each process has settings of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DayLeft {
+    /// Calls.
+    pub calls: u64,
+    /// When the day ends, or when to ask again where that is not known.
+    pub until: Timestamp,
+}
+
 /// Where slots come from.
 #[async_trait(?Send)]
 pub trait Budget {
@@ -161,12 +170,12 @@ pub trait Budget {
     }
     /// Tells the others of a 429, with the next reservation.
     fn slow_down(&self, _bucket: Bucket, _slowdown: Slowdown) {}
-    /// Until when the day's calls are spent, as the others told it.
-    fn day_spent_until(&self) -> Option<Timestamp> {
+    /// What is left of a day's calls, as the others told it.
+    fn day_left(&self) -> Option<DayLeft> {
         None
     }
-    /// Tells the others that the day's calls are spent.
-    async fn spend_day(&self, _until: Timestamp) {}
+    /// Tells the others that this day has no call for us any more.
+    async fn tell_day(&self, _left: DayLeft) {}
 }
 
 /// How late a slot may be used in any case: timers are no finer than a millisecond or two, so that a slot of a limit of thousands of calls

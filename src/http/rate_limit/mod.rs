@@ -19,7 +19,7 @@ use http::HeaderMap;
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 
 pub(crate) use budget::PerBucket;
-pub use budget::{Bucket, Budget, Grant, LocalBudget, Pace, Slowdown, next_slot};
+pub use budget::{Bucket, Budget, DayLeft, Grant, LocalBudget, Pace, Slowdown, next_slot};
 use lane::{Lane, Next, Reservation, Turn};
 
 use crate::{
@@ -69,9 +69,8 @@ struct Daily {
     remaining: Option<u64>,
     /// What was known is forgotten at this moment.
     until: Option<Timestamp>,
-    spent: bool,
-    /// It was this process that was told so, and the others do not know yet.
-    untold: bool,
+    /// The others know that this day has no call for us any more.
+    told: bool,
 }
 
 /// The right to make one call now: the next call's turn, taken before it is decided what goes into it.
@@ -173,9 +172,10 @@ impl RateLimiter {
         if let Some(slowed) = self.budget.slowed(bucket) {
             state.slowdown = state.slowdown.and(slowed, self.clock.elapsed());
         }
-        if let Some(until) = self.budget.day_spent_until().filter(|until| *until > self.clock.now()) {
+        if let Some(left) = self.budget.day_left().filter(|left| left.until > self.clock.now()) {
             let mut daily = self.daily.borrow_mut();
-            (daily.spent, daily.until) = (true, Some(until));
+            let calls = daily.remaining.map_or(left.calls, |known| known.min(left.calls));
+            *daily = Daily { remaining: Some(calls), until: Some(left.until), told: calls == left.calls, ..*daily };
         }
         Ok(())
     }
@@ -228,9 +228,8 @@ impl RateLimiter {
     pub fn daily_spent(&self) {
         self.counts.borrow_mut().throttled += 1;
         let mut daily = self.daily.borrow_mut();
-        if !daily.spent {
-            let until = self.midnight();
-            *daily = Daily { spent: true, untold: true, until: Some(until), ..*daily };
+        if daily.remaining != Some(0) {
+            *daily = Daily { remaining: Some(0), told: false, until: Some(self.midnight()), ..*daily };
         }
     }
 
@@ -242,14 +241,16 @@ impl RateLimiter {
     /// The account's time zone: its days end at its midnight.
     pub fn set_time_zone(&self, time_zone: TimeZone) {
         *self.time_zone.borrow_mut() = Some(time_zone);
+        let midnight = self.midnight();
+        let mut daily = self.daily.borrow_mut();
+        daily.until = daily.until.map(|_| midnight);
     }
 
     /// When the day's calls are there again: the account's next midnight, or, where its time zone is not known, an hour from when it was
     /// noticed.
     pub fn day_ends(&self) -> Timestamp {
         let daily = self.daily.borrow();
-        let told = daily.until.filter(|until| daily.spent && *until > self.clock.now());
-        told.unwrap_or_else(|| self.midnight())
+        daily.until.filter(|until| *until > self.clock.now()).unwrap_or_else(|| self.midnight())
     }
 
     fn midnight(&self) -> Timestamp {
@@ -264,14 +265,16 @@ impl RateLimiter {
     /// `DAILY_LIMIT` when the day's calls are spent; the first who notices tells the others.
     async fn check_day(&self) -> Result<()> {
         let checked = self.check_daily();
-        let tell = {
-            let mut daily = self.daily.borrow_mut();
-            let tell = daily.until.filter(|_| daily.untold);
-            daily.untold = false;
-            tell
-        };
-        if let Some(until) = tell {
-            self.budget.spend_day(until).await;
+        if checked.is_err() {
+            let tell = {
+                let mut daily = self.daily.borrow_mut();
+                let left = daily.remaining.zip(daily.until).filter(|_| !daily.told);
+                daily.told = true;
+                left
+            };
+            if let Some((calls, until)) = tell {
+                self.budget.tell_day(DayLeft { calls, until }).await;
+            }
         }
         checked
     }
@@ -289,12 +292,12 @@ impl RateLimiter {
             (share, Some(limit)) => share.of(limit),
             (Amount::Share(_), None) => 0,
         };
-        let why = if daily.spent {
-            "HubSpot says that the account's calls of the day are spent".to_owned()
-        } else if let Some(remaining) = daily.remaining.filter(|remaining| *remaining <= reserve) {
-            format!("{remaining} of the account's calls of the day are left, and {reserve} are kept for other apps")
-        } else {
-            return Ok(());
+        let why = match daily.remaining {
+            Some(0) => "HubSpot says that the account's calls of the day are spent".to_owned(),
+            Some(left) if left <= reserve => {
+                format!("{left} of the account's calls of the day are left, and {reserve} are kept for other apps")
+            }
+            _ => return Ok(()),
         };
         let until = daily.until.map_or_else(String::new, |until| format!("; next try at {until}"));
         Err(Error::new(ErrorKind::DailyLimit, codes::DAILY_LIMIT, why + &until))
@@ -304,7 +307,7 @@ impl RateLimiter {
     pub fn daily_use_percent(&self) -> Option<f64> {
         let daily = self.daily.borrow();
         daily.until.filter(|until| *until > self.clock.now())?;
-        if daily.spent {
+        if daily.remaining == Some(0) {
             return Some(100.0);
         }
         let limit = daily.limit.filter(|limit| *limit > 0)?;
