@@ -231,7 +231,7 @@ impl World {
         let Some(id) = bin.get(at) else { return };
         self.note(format_args!("{side:?} {id} brought back"));
         if side == Side::Salesforce {
-            self.oracle.borrow_mut().touched(&place(side, &id));
+            self.oracle.borrow_mut().touched(&place(side, id));
         }
         match side {
             Side::Hubspot => {
