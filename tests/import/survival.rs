@@ -627,9 +627,10 @@ async fn an_archive_that_is_killed_again_and_again_rejects_nothing_that_it_archi
 async fn an_invocation_whose_table_is_down_answers_before_its_deadline() {
     for down_after in [1, 4, 9, 14, 15] {
         // GIVEN a run that takes longer than its invocation, and a table that refuses writes from some moment on
-        let settings = PortalSettings::default();
+        let mut settings = PortalSettings::default();
+        settings.limits.burst = Some(20);
         let world = World::with(&contacts("skip_unchanged: true"), settings);
-        let event = world.upload("incoming/contacts/a.csv", plain(60_000)).await;
+        let event = world.upload("incoming/contacts/a.csv", plain(8_000)).await;
         let began = world.clock.elapsed();
         let outage = async {
             world.clock.sleep(Duration::from_secs(down_after)).await;
