@@ -247,13 +247,16 @@ impl Account {
     ) -> Result<Answer> {
         let what = format!("{} {}", call.method, call.path);
         let started = self.parts.clock.elapsed();
-        let mut token = self.tokens.token(deadline).await.map_err(|error| error.context(&what))?;
+        // Before the turn is waited for, so that reading a secret does not make it late.
+        self.tokens.token(deadline).await.map_err(|error| error.context(&what))?;
         let mut reauthorized = false;
         let mut attempt = 0;
         loop {
             if permit.take().is_none() {
                 self.acquire(call.bucket, deadline).await.map_err(|error| error.context(&what))?;
             }
+            // The turn, or HubSpot, may have been waited for longer than the token lives.
+            let token = self.tokens.token(deadline).await.map_err(|error| error.context(&what))?;
             attempt += 1;
             let request = self.request(&call, &token)?;
             let timeout = CALL_TIMEOUT.min(deadline.remaining(self.parts.clock.now()));
@@ -289,8 +292,7 @@ impl Account {
                 }
                 (Decision::Reauthorize, _) if !reauthorized && !mutate::on(Bug::TokenNotReplaced) => {
                     reauthorized = true;
-                    token =
-                        self.tokens.refused(token.generation, deadline).await.map_err(|error| error.context(&what))?;
+                    self.tokens.refused(token.generation, deadline).await.map_err(|error| error.context(&what))?;
                     self.limiter.retried();
                 }
                 (Decision::Reauthorize, _) => {
@@ -302,10 +304,10 @@ impl Account {
                     // The secret may hold a token by now that may do more.
                     let other =
                         if reauthorized { None } else { self.tokens.replaced(token.generation, deadline).await };
-                    let Some(other) = other else {
+                    if other.is_none() {
                         return Err(self.stopped(&what, ErrorKind::Forbidden, failure, answer.as_ref(), tries, &told));
-                    };
-                    (reauthorized, token) = (true, other);
+                    }
+                    reauthorized = true;
                     self.limiter.retried();
                 }
                 (Decision::Stop(ErrorKind::Refused | ErrorKind::NotFound), Some(answer)) => return Ok(answer),

@@ -147,7 +147,7 @@ impl Account {
             };
             if answer.status.is_success() {
                 let batch = batch.take().unwrap_or_default();
-                work.accept(group, &members, batch, &prefix);
+                work.accept(group, &members, batch, &prefix, answer.body.is_empty());
             } else {
                 work.refuse(group, &members, &answer)?;
             }
@@ -193,14 +193,19 @@ impl Work<'_> {
         }
     }
 
-    /// A 2xx: takes the verdicts it holds and sends the rest again.
-    fn accept(&mut self, group: Group, members: &[&Input], batch: BatchAnswer, prefix: &str) {
+    /// A 2xx: takes the verdicts it holds and sends the rest again. `wordless` says that it had no body.
+    fn accept(&mut self, group: Group, members: &[&Input], batch: BatchAnswer, prefix: &str, wordless: bool) {
         let write = self.write;
         if mutate::on(Bug::PartialSuccessIgnored) {
             return self.set_all(&group.members, &Verdict::Written { id: String::new(), created: false });
         }
-        // Archiving answers with nothing at all.
         if write.kind == WriteKind::Archive && batch.errors.is_empty() && batch.results.is_empty() {
+            // Archiving answers with no body at all. One that counts nothing is no word about the records: they are archived once more, which
+            // does no harm, and should HubSpot answer so always, that is believed.
+            if !wordless && group.round == 1 {
+                self.stack.push(Group { round: group.round + 1, ..group });
+                return;
+            }
             for (at, input) in group.members.iter().zip(members) {
                 if let Some(slot) = self.verdicts.get_mut(*at) {
                     *slot = Some(Verdict::Written { id: input.key.clone(), created: false });

@@ -446,6 +446,21 @@ async fn oauth_is_refreshed_once_for_all_ahead_of_its_end_and_a_new_refresh_toke
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_waits_longer_than_its_token_lives_goes_on_with_another_one() {
+    let world = world_with(&[OAUTH], |call, seen| match (seen.path.as_str(), call) {
+        ("/oauth/2026-09/token", _) => Ok((200, json!({"access_token": format!("a{call}"), "expires_in": 60}))),
+        // HubSpot moves the account to another place, twice, and each time for longer than a token lives.
+        (_, 1 | 3) => Ok((477, json!({"message": "the account is being migrated", "retry_after": 75}))),
+        _ => all(seen),
+    });
+    world.upsert(&inputs(1)).await.unwrap();
+    let seen = world.http.seen.borrow();
+    let upserts = seen.iter().filter(|call| !call.path.starts_with("/oauth"));
+    let tokens: Vec<&str> = upserts.map(|call| call.token.trim_start_matches("Bearer ")).collect();
+    assert_eq!(tokens, ["a0", "a2", "a4"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bad_secret_and_a_refused_refresh_are_told_without_their_values() {
     for (secret, told) in [
         ("pat-secret", "not a JSON object"),

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     app::{App, Env},
+    clock::Deadline,
     codes,
     config::{Format, Mode},
     error::{Error, ErrorKind, Result},
@@ -130,7 +131,8 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     let mut rejects_lost = false;
     if outcome.is_final() && any_rejects {
         let head = columns.as_ref().map(Columns::rejects_head).unwrap_or_default();
-        let joining = patiently(env, async || job.rejects.join(&rejects_at, &head, media_type).await);
+        let joining =
+            patiently_until(env, job.deadline, async || job.rejects.join(&rejects_at, &head, media_type).await);
         match in_time(&job, joining).await {
             Ok(Some(())) => {}
             // Another invocation has more time for it. What did not fit into several whole ones never will.
@@ -207,8 +209,8 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     }
 
     // Still ours? The report's object has no fence of its own.
-    patiently(env, async || app.runs().still_ours(&job.lease).await).await?;
-    match patiently(env, async || store_report(app, &source_bucket, &report).await).await {
+    patiently_until(env, job.deadline, async || app.runs().still_ours(&job.lease).await).await?;
+    match patiently_until(env, job.deadline, async || store_report(app, &source_bucket, &report).await).await {
         Err(error) if is_passing(&error) => return Err(error),
         Err(error) => {
             tracing::error!(run_id = run.run_id, error_code = %error.code(), "the report cannot be stored: {error}");
@@ -217,7 +219,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
         Ok(()) => {}
     }
     if outcome.is_final() {
-        patiently(env, async || app.runs().finish(&job.lease, &report).await).await?;
+        patiently_until(env, job.deadline, async || app.runs().finish(&job.lease, &report).await).await?;
         // Nothing points to the chunks any more; should this fail, a lifecycle rule removes them.
         let removed = async {
             if !rejects_lost {
@@ -257,10 +259,24 @@ pub(super) async fn in_time<T>(job: &Job, work: impl Future<Output = Result<T>>)
 /// Repeats what failed for a passing reason, for about half a lease: what follows the work must not be lost to a hiccup of S3 or DynamoDB.
 /// Everything it is used for is safe to repeat.
 pub(crate) async fn patiently<T>(env: &Env, attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
+    patiently_until(env, Deadline::NONE, attempt).await
+}
+
+/// The same, but no longer than there is time for another try: several of these in a row would else outlast an invocation, which would then
+/// end without an answer.
+pub(crate) async fn patiently_until<T>(
+    env: &Env,
+    deadline: Deadline,
+    attempt: impl AsyncFn() -> Result<T>,
+) -> Result<T> {
     let mut wait = Duration::from_millis(500);
     loop {
         match attempt().await {
-            Err(error) if is_passing(&error) && wait <= Duration::from_secs(8) => {
+            Err(error)
+                if is_passing(&error)
+                    && wait <= Duration::from_secs(8)
+                    && deadline.allows(env.clock.now(), wait + LAST_TRY) =>
+            {
                 tracing::warn!(error = %error, "repeating");
                 env.clock.sleep(env.rng.jitter(wait)).await;
                 wait *= 2;
@@ -269,6 +285,9 @@ pub(crate) async fn patiently<T>(env: &Env, attempt: impl AsyncFn() -> Result<T>
         }
     }
 }
+
+/// What must be left of an invocation for a try after a wait.
+const LAST_TRY: Duration = Duration::from_secs(1);
 
 /// Whether waiting may help.
 pub(crate) fn is_passing(error: &Error) -> bool {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{
-    conclude::{in_time, patiently},
+    conclude::{in_time, patiently_until},
     deliver::fold,
     index::{Claim, Ending, Fate, Fingerprint, Hasher, Index, Keeper, Mark, Verdict, entry, unreadable_entry},
     job::{Job, Lane},
@@ -116,22 +116,24 @@ impl Job {
         let Some(delivered) = &self.delivered else { return Ok(true) };
         if self.replay.is_some() {
             let distrust = async || delivered.keeper.distrust(&self.lease.run_id).await;
-            if let Err(error) = patiently(&self.env, distrust).await {
+            if let Err(error) = patiently_until(&self.env, self.deadline, distrust).await {
                 tracing::warn!(run_id = self.lease.run_id, error = %error, "the delivered index could not be told");
             }
             return Ok(true);
         }
         let Some(claim) = &delivered.claim else { return Ok(true) };
         let (keeper, log) = (&delivered.keeper, &delivered.log);
-        let release =
-            async |wrote: bool| patiently(&self.env, async || keeper.release(claim, wrote).await).await.map(|()| None);
+        let release = async |wrote: bool| {
+            patiently_until(&self.env, self.deadline, async || keeper.release(claim, wrote).await).await.map(|()| None)
+        };
         let ended = match ending {
             Some(_) if mutate::on(Bug::IndexNotWritten) => release(false).await,
             // Keys without rows are of use to mode `mirror` only.
             Some(ending)
                 if keeps_index(&self.import) && (ending != Ending::CutShort || self.import.mode == Mode::Mirror) =>
             {
-                let publishing = patiently(&self.env, async || keeper.publish(claim, log, ending).await);
+                let publishing =
+                    patiently_until(&self.env, self.deadline, async || keeper.publish(claim, log, ending).await);
                 match in_time(self, publishing).await {
                     Ok(Some(published)) => Ok(published.note),
                     Ok(None) if may_yield => return Ok(false),

@@ -27,7 +27,7 @@ mod source;
 use std::{rc::Rc, time::Duration};
 
 pub(crate) use self::{
-    conclude::{blank_report, hand_over, is_passing, log_summary, patiently, store_report},
+    conclude::{blank_report, hand_over, is_passing, log_summary, patiently, patiently_until, store_report},
     job::{calls_of, held},
 };
 use self::{
@@ -120,7 +120,7 @@ pub(super) async fn admitted(
     }
 
     let head = async || app.env().objects.head(&location, source.version_id.as_deref()).await;
-    let object = match patiently(app.env(), head).await {
+    let object = match patiently_until(app.env(), deadline, head).await {
         Ok(object) => object,
         Err(error) if error.kind() == ErrorKind::NotFound => return gone(app, &import, source, error).await,
         Err(error) => return Err(error.context(format!("reading {location}"))),
@@ -146,7 +146,7 @@ pub(super) async fn admitted(
         let again = |run: &Run| runs_again(run, &import, settings);
         app.runs().admit(job, &import.name, &run_source, settings, &new_id, again).await
     };
-    let admission = patiently(app.env(), admit).await?;
+    let admission = patiently_until(app.env(), deadline, admit).await?;
     match admission {
         Admission::Duplicate(run) => Ok(Answer::Report(Box::new(duplicate(*run)))),
         Admission::Superseded => Ok(Answer::Report(Box::new(superseded(app, &import, source, &object)))),

@@ -83,6 +83,21 @@ async fn mode_archive_archives_what_the_file_names() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_archive_that_is_answered_with_an_empty_list_is_asked_for_again() {
+    // GIVEN a HubSpot that answers the first call with a success that says nothing of any record, and does nothing
+    let world = World::new(&contacts("mode: archive\ncolumns: { email: email }"));
+    for email in ["a@x.io", "b@x.io"] {
+        world.portal.borrow_mut().seed_record(world.clock.now(), "contacts", &[("email", email)]);
+    }
+    world.portal.borrow_mut().add_fault(Fault::nth("batch/archive", 1, What::EmptyResults));
+    // WHEN records are archived
+    let report = world.import("incoming/contacts/a.csv", "email\na@x.io\nb@x.io\n").await;
+    // THEN what is said to be done is done
+    assert_eq!((report.outcome, report.rows.updated), (Outcome::Done, 2), "{report:?}");
+    assert_eq!(world.portal.borrow().record_count("contacts"), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn fill_if_empty_writes_only_where_hubspot_has_nothing() {
     let world = World::new(&contacts("columns: { Email: email, First: { property: firstname, fill: if_empty } }"));
     world.portal.borrow_mut().seed_record(

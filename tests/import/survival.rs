@@ -622,3 +622,24 @@ async fn an_archive_that_is_killed_again_and_again_rejects_nothing_that_it_archi
     assert_eq!((last.outcome, last.rows.rejected, last.rows.updated), (Outcome::Done, 0, 4_000), "{last:?}");
     assert_eq!(world.portal.borrow().record_count("contacts"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_invocation_whose_table_is_down_answers_before_its_deadline() {
+    for down_after in [1, 4, 9, 14, 15] {
+        // GIVEN a run that takes longer than its invocation, and a table that refuses writes from some moment on
+        let mut settings = PortalSettings::default();
+        settings.limits.burst = Some(20);
+        let world = World::with(&contacts("skip_unchanged: true"), settings);
+        let event = world.upload("incoming/contacts/a.csv", plain(8_000)).await;
+        let began = world.clock.elapsed();
+        let outage = async {
+            world.clock.sleep(Duration::from_secs(down_after)).await;
+            world.table_down_until.set(world.clock.elapsed() + Duration::from_secs(40));
+        };
+        // WHEN the invocation has 20 seconds
+        let (answer, ()) = futures_util::join!(Box::pin(world.handle_within(event, 20)), outage);
+        // THEN it is over by then: whatever could not be stored is for the next one
+        let took = world.clock.elapsed() - began;
+        assert!(took < Duration::from_secs(20), "down after {down_after} s: {took:?}, {:?}", answer.is_ok());
+    }
+}

@@ -39,6 +39,8 @@ pub struct Claim {
     certain: bool,
     /// Of a run: the object's key and the number of the upload; a newer one is later, whenever it came.
     version: Option<(String, usize)>,
+    /// Of a run: its id.
+    run: Option<String>,
 }
 
 /// A run that is over.
@@ -88,7 +90,7 @@ impl Oracle {
 
     /// Somebody who is no run said so, and it is so: at this moment. `None` for the whole record.
     pub fn person(&mut self, at: Timestamp, place: &Place, property: Option<&'static str>, value: Option<String>) {
-        let claim = Claim { value, from: at, to: at, certain: true, version: None };
+        let claim = Claim { value, from: at, to: at, certain: true, version: None, run: None };
         match property {
             Some(property) => self.say(place, property, claim),
             None => {
@@ -107,17 +109,25 @@ impl Oracle {
             if let Some(property) = properties(place.1).iter().find(|property| *property == name) {
                 self.claims.insert(
                     (place.clone(), property),
-                    vec![Claim { value: Some(value.clone()), from: at, to: at, certain: true, version: None }],
+                    vec![Claim {
+                        value: Some(value.clone()),
+                        from: at,
+                        to: at,
+                        certain: true,
+                        version: None,
+                        run: None,
+                    }],
                 );
             }
         }
     }
 
-    /// Whether the record certainly stood there, or certainly not, all the time before and during this, as far as others than runs
-    /// after `from` know. `None` where that is not certain.
-    pub fn stood(&self, place: &Place, from: Timestamp, to: Timestamp, but: &str) -> Option<bool> {
+    /// Whether the record certainly stood there, or certainly not, all the time before and during this run, as far as all others know: also
+    /// runs of the same object, which may have failed after they had created it. `None` where that is not certain.
+    pub fn stood(&self, place: &Place, ran: &Ran) -> Option<bool> {
+        let (from, to) = (ran.from, ran.to);
         let claims = self.claims.get(&(place.clone(), THERE)).map(Vec::as_slice).unwrap_or_default();
-        let own = |claim: &&Claim| claim.version.as_ref().is_some_and(|(key, _)| key == but);
+        let own = |claim: &&Claim| claim.run.as_ref() == Some(&ran.run_id);
         let others = || claims.iter().filter(|claim| !own(claim));
         if others().any(|claim| claim.to >= from && claim.from <= to && claim.from != claim.to)
             || others().any(|claim| claim.from >= from && claim.from <= to)
@@ -154,6 +164,7 @@ impl Oracle {
             to: ran.to,
             certain,
             version: version.clone(),
+            run: Some(ran.run_id.clone()),
         };
         let place = |key: &str| (import.account, import.object(), key.to_owned());
         let clears = import.clears || import.rows == Rows::Foreign;

@@ -557,11 +557,14 @@ fn draw_file(
             12..18 if import.rows != Rows::Nameless => Spoilt::Quote,
             _ => Spoilt::No,
         };
+        // Of a row that is spoilt only the first physical line is at fault: what follows is read as rows.
+        let word = |name: &str, rng: &mut fastrand::Rng| {
+            let word = text(stream, row, name, rng, odd);
+            if spoilt != Spoilt::No { word.replace('\n', " ") } else { word }
+        };
         let mut cell = |name: &'static str, rng: &mut fastrand::Rng| {
             let blank = happens(rng, blanks);
-            let word = text(stream, row, name, rng, odd);
-            // Of a row that is spoilt only the first physical line is at fault: what follows is read as rows.
-            let word = if spoilt != Spoilt::No { word.replace('\n', " ") } else { word };
+            let word = word(name, rng);
             (name, if blank { Cell::Blank } else { Cell::Text(word) })
         };
         let draft = match import.rows {
@@ -590,7 +593,7 @@ fn draw_file(
                 let key = format!("{MARK}p{number}@example.com");
                 let code = format!("{MARK}c{}", rng.usize(..keys.div_ceil(3)));
                 // A company cannot be made without one.
-                let firm = ("name", Cell::Text(text(stream, row, "firm", &mut rng, odd)));
+                let firm = ("name", Cell::Text(word("firm", &mut rng)));
                 let second = Some((code, vec![firm]));
                 let cells = vec![cell("firstname", &mut rng)];
                 Draft { key_text: key.clone(), key, cells, fate: Fate::Accepted, act: Act::Write, second, spoilt }
