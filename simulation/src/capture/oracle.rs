@@ -116,6 +116,7 @@ impl World {
                     continue;
                 }
                 let seen = format!("{name}: {object} {id}, changed at {}, is not in S3", live.updated);
+                self.tell(lines, id);
                 self.outside.fail(as_what.or(bound.map(|_| DURABLE)).unwrap_or(IN_S3), seen);
                 continue;
             };
@@ -124,6 +125,7 @@ impl World {
                 let told = values.and_then(|values| values.get(property));
                 if told != Some(value) {
                     let seen = format!("{name}: {object} {id} {property}: {told:?} in S3, {value:?} in HubSpot");
+                    self.tell(lines, id);
                     self.outside.fail(as_what.or(bound.map(|_| DURABLE)).unwrap_or(EQUAL), seen);
                     break;
                 }
@@ -150,7 +152,15 @@ impl World {
                 continue;
             }
             let seen = format!("{name}: {object} {id} is in S3, and not in HubSpot");
+            self.tell(lines, id);
             self.outside.fail(as_what.unwrap_or(GONE), seen);
+        }
+    }
+
+    /// What was told of a record, for who reads the trace.
+    fn tell(&self, lines: &[&Line], id: &str) {
+        for line in lines.iter().filter(|line| line.id == id) {
+            self.note(format_args!("{id}: {} {} {} {:?}", line.operation, line.cause, line.version, line.values));
         }
     }
 
