@@ -1,8 +1,11 @@
 //! Pairs of which a record was deleted or merged.
 
+use std::collections::BTreeMap;
+
 use super::{
-    chunk::Candidate,
-    model::{Choice, Intent, Link, Review, ReviewKind, Side, Status},
+    chunk::{Candidate, blank_link},
+    links::Created,
+    model::{Choice, FieldState, Intent, Link, Review, ReviewKind, Side, Status},
     plan::{Operation, Planned},
     records::HubspotRecord,
     run::Job,
@@ -25,6 +28,52 @@ use crate::{
 };
 
 impl Job {
+    /// Of records that are gone, and were being created on the other side when a process died: where that has taken place, the two are a
+    /// pair, of which one was deleted or merged. Else what was made would be taken for a record of its own, and created where a person has
+    /// deleted it.
+    pub(super) async fn links_of_gone(&mut self, side: Side, gone: Vec<Candidate>) -> Result<Vec<(Candidate, Link)>> {
+        let ids: Vec<String> = gone.iter().map(|one| one.id.clone()).collect();
+        let made: BTreeMap<String, String> = match side {
+            Side::Salesforce => {
+                let found = self.read_by(&self.mapping.hubspot_link, &ids, &[]).await?;
+                ids.into_iter().zip(found).filter_map(|(id, found)| Some((id, found?.id))).collect()
+            }
+            Side::Hubspot => {
+                let naming = self.salesforce_naming(&ids).await?;
+                naming.into_iter().filter_map(|(id, by)| Some((id, by.first()?.to_string()))).collect()
+            }
+        };
+        let mut linked = Vec::with_capacity(gone.len());
+        for candidate in gone {
+            let ids = made.get(&candidate.id).map(|made| match side {
+                Side::Hubspot => (candidate.id.clone(), SalesforceId::parse(made)),
+                Side::Salesforce => (made.clone(), SalesforceId::parse(&candidate.id)),
+            });
+            let (Some((hubspot_id, Ok(salesforce_id))), Some(sent)) = (ids, &candidate.creating) else {
+                self.forget(side, &candidate).await?;
+                continue;
+            };
+            let mut link = blank_link(hubspot_id, salesforce_id);
+            for (key, sent) in sent {
+                let state = FieldState { hubspot: sent.clone(), salesforce: sent.clone(), ..FieldState::default() };
+                link.fields.insert(key.clone(), state);
+            }
+            if self.planner.is_none() {
+                match self.links.create(&mut link).await? {
+                    Created::Yes => self.progress.done.sync.linked += 1,
+                    Created::Hubspot(other) if other.salesforce_id == link.salesforce_id => link = other,
+                    // It is somebody else's by now.
+                    Created::Hubspot(_) | Created::Salesforce(_) => {
+                        self.forget(side, &candidate).await?;
+                        continue;
+                    }
+                }
+            }
+            linked.push((candidate, link));
+        }
+        Ok(linked)
+    }
+
     /// One record of a pair, or both, is gone.
     pub(super) async fn one_is_gone(
         &mut self,
