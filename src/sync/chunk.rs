@@ -403,7 +403,7 @@ impl Job {
             return Ok(creations);
         }
         let mut by_id: BTreeMap<String, Candidate> = BTreeMap::new();
-        let mut gone: Vec<Candidate> = Vec::new();
+        let (mut gone, mut sources): (Vec<Candidate>, Vec<Candidate>) = (Vec::new(), Vec::new());
         let mut matched: Vec<(String, Source, Match)> = Vec::new();
         match side {
             Side::Hubspot => {
@@ -446,6 +446,13 @@ impl Job {
         works.extend(Box::pin(self.works_of_gone(side, gone)).await?);
         for (id, source, found) in matched {
             let Some(candidate) = by_id.remove(&id) else { continue };
+            if matches!(found, Match::Create)
+                && let Some(gone) = self.made_of(side, &source).await?
+            {
+                self.forget(side, &candidate).await?;
+                sources.push(gone);
+                continue;
+            }
             if matches!(found, Match::Create) && self.is_refused_duplicate(side, &id, &source).await? {
                 self.forget(side, &candidate).await?;
                 self.progress.done.rows.add(RowOutcome::Unchanged);
@@ -494,6 +501,7 @@ impl Job {
                 }
             }
         }
+        works.extend(Box::pin(self.works_of_gone(side.other(), sources)).await?);
         Ok(creations)
     }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    chunk::{Candidate, blank_link},
+    chunk::{Candidate, Source, blank_link},
+    identity::hubspot_id_of,
     links::Created,
-    model::{Choice, FieldState, Intent, Link, Review, ReviewKind, Side, Status},
+    model::{Choice, FieldState, Intent, Link, Review, ReviewKind, Side, Status, Todo, TodoWhy},
     plan::{Operation, Planned},
     records::HubspotRecord,
     run::Job,
@@ -74,6 +75,22 @@ impl Job {
         Ok(linked)
     }
 
+    /// The record of the other side that this one, for which there is nobody there, was being made of when a process died: it is gone.
+    pub(super) async fn made_of(&self, side: Side, source: &Source) -> Result<Option<Candidate>> {
+        let named = match source {
+            Source::Hubspot(record) => {
+                let id = record.text(&self.mapping.hubspot_link).and_then(|id| SalesforceId::parse(id).ok());
+                id.map(|id| id.to_string())
+            }
+            Source::Salesforce(row) => row.text(&self.mapping.salesforce_link).and_then(hubspot_id_of),
+        };
+        let Some(id) = named else { return Ok(None) };
+        let Some(Todo { why: TodoWhy::Creating(sent), .. }) = self.todos.get(side.other(), &id).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Candidate { force: true, todo: true, creating: Some(sent), ..Candidate::new(id) }))
+    }
+
     /// One record of a pair, or both, is gone.
     pub(super) async fn one_is_gone(
         &mut self,
@@ -83,10 +100,15 @@ impl Job {
         row: Option<Row>,
         candidate: &Candidate,
     ) -> Result<RowOutcome> {
-        // A pair that was merged away on one side, and is gone on the other: all of it is in the pair that it was merged into.
         if link.status == Status::Merged {
-            self.drop_link(&link, candidate).await?;
-            return Ok(RowOutcome::Unchanged);
+            // Merged away on one side, and gone on the other: all of it is in the pair that it was merged into.
+            if record.is_none() && row.is_none() {
+                self.drop_link(&link, candidate).await?;
+                return Ok(RowOutcome::Unchanged);
+            }
+            // Whom it was merged into was deleted: that is a deletion of this one too. Without its link it would be created again.
+            let review = self.merge_review_id(&link);
+            self.close_review(&review).await?;
         }
         if record.is_none() && row.is_none() {
             self.both_are_gone(link, &before, candidate).await?;
@@ -465,6 +487,8 @@ impl Job {
             return self.close_review(&id).await;
         }
         self.open_review(review).await?;
+        let deletion = self.delete_review_id(link);
+        self.close_review(&deletion).await?;
         if self.planner.is_none() && link.status != Status::Merged {
             link.status = Status::Merged;
             self.keep(link, &before).await?;

@@ -387,6 +387,10 @@ impl World {
             for review in self.both.reviews() {
                 self.note(format_args!("{review:?}"));
             }
+            let stored = self.both.world.table.snapshot();
+            for (key, item) in stored.iter().filter(|(key, _)| key.pk.contains("#h#")) {
+                self.note(format_args!("{key:?} {item:?}"));
+            }
             for side in [Side::Hubspot, Side::Salesforce] {
                 for id in self.live(side) {
                     let one = place(side, &id);

@@ -199,6 +199,12 @@ impl World {
         // While it was away, its counterpart may have got another one.
         oracle.moved.insert(of.clone());
         oracle.widowed.extend(twin);
+        // The one that it names may be in the recycle bin, and come back.
+        let named = match of.0 {
+            Side::Hubspot => self.both.h(&of.1, "sf_contact_id_ext"),
+            Side::Salesforce => self.both.s(&of.1, "HubSpot_Contact_Id__c"),
+        };
+        oracle.widowed.extend(named.map(|id| place(of.0.other(), &id)));
         // A run that is at work, or has died, may have made a pair of the two that no id shows yet.
         if self.active.get() > 0 || oracle.died {
             let other = of.0.other();
