@@ -175,7 +175,7 @@ async fn the_calls_of_all_invocations_are_counted_whatever_of_their_work_was_kep
 #[tokio::test(start_paused = true)]
 async fn the_last_object_of_a_process_that_died_before_its_position_was_stored_does_not_stay() {
     let mut orphans = 0;
-    for step in (0..2_000).step_by(1) {
+    for step in 0..2_000 {
         let mut settings = settings();
         settings.latency.fixed_ms = 2;
         let world = World::with(&config(""), settings);

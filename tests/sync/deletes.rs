@@ -260,7 +260,7 @@ async fn what_was_being_created_when_a_process_died_is_not_created_again_where_i
     let values = [("email", "d@example.com"), ("lastname", "Dyer")];
     for side in SIDES {
         let mut made = 0;
-        for step in (0..4_000).step_by(3) {
+        for step in (0..4_000).step_by(7) {
             let both = Both::people(&THREE, WIDE);
             let id = match side {
                 Side::Hubspot => both.h_create(&values),
