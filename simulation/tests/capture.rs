@@ -94,6 +94,25 @@ fn a_restore_is_a_version_of_its_own_where_hubspots_clock_is_ahead_of_ours() {
     worlds(Job::Capture, 172..173);
 }
 
+#[test]
+fn the_last_object_of_a_dead_process_is_found_and_removed() {
+    worlds(Job::Capture, 886..887);
+    worlds(Job::Capture, 1837..1838);
+}
+
+#[test]
+fn who_was_merged_into_a_record_whose_associations_changed_is_told_in_a_world_of_people() {
+    worlds(Job::Capture, 1342..1343);
+}
+
+/// They were archived and brought back between two looks at the recycle bin: no model that is exact calls that wrong.
+#[test]
+fn who_was_away_unseen_is_not_asked_for() {
+    for seed in [508, 630, 697, 1169, 1878, 1915] {
+        worlds(Job::Capture, seed..seed + 1);
+    }
+}
+
 const IN_S3: &str = "what is in HubSpot is in S3, as it was changed last";
 const GONE: &str = "what is gone in HubSpot is told";
 const EQUAL: &str = "a record in S3 is the one in HubSpot";

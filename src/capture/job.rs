@@ -487,6 +487,9 @@ impl Job {
 
     /// Closes the window.
     async fn complete(&mut self) -> Result<()> {
+        // While the window is open: its last object has the window's name, and lies where one of a dead invocation is looked for.
+        self.is_saving = true;
+        self.put_open().await?;
         let until = self.progress.until.or(self.progress.covered);
         self.progress.covered = until;
         self.progress.until = None;
@@ -567,12 +570,14 @@ impl Job {
     pub(super) async fn save(&mut self) -> Result<()> {
         // If this does not come to its end, what is in memory is ahead of what is durable, and must not be saved any more.
         self.is_saving = true;
-        self.save_all().await?;
+        self.put_open().await?;
+        self.save_position().await?;
         self.is_saving = false;
         Ok(())
     }
 
-    async fn save_all(&mut self) -> Result<()> {
+    /// Writes the open object, if there is one.
+    async fn put_open(&mut self) -> Result<()> {
         if let Some(encoder) = self.encoder.take().filter(|encoder| encoder.records() > 0) {
             let records = encoder.records();
             let body = encoder.finish()?;
@@ -588,6 +593,10 @@ impl Job {
             self.progress.done.bytes += bytes;
             self.learn(&Delta::Object(location.key, records, bytes));
         }
+        Ok(())
+    }
+
+    async fn save_position(&mut self) -> Result<()> {
         self.written = self.env.clock.elapsed();
         self.count_costs();
         self.count_sweep();

@@ -403,6 +403,7 @@ impl Job {
             return Ok(creations);
         }
         let mut by_id: BTreeMap<String, Candidate> = BTreeMap::new();
+        let (mut gone, mut sources): (Vec<Candidate>, Vec<Candidate>) = (Vec::new(), Vec::new());
         let mut matched: Vec<(String, Source, Match)> = Vec::new();
         match side {
             Side::Hubspot => {
@@ -413,6 +414,7 @@ impl Job {
                             records.push(record);
                             by_id.insert(candidate.id.clone(), candidate);
                         }
+                        _ if candidate.creating.is_some() => gone.push(candidate),
                         // Gone before there was a link, or merged into one that is looked at in its own place.
                         _ => self.forget(side, &candidate).await?,
                     }
@@ -431,6 +433,7 @@ impl Job {
                             rows.push(row);
                             by_id.insert(candidate.id.clone(), candidate);
                         }
+                        None if candidate.creating.is_some() => gone.push(candidate),
                         None => self.forget(side, &candidate).await?,
                     }
                 }
@@ -440,8 +443,16 @@ impl Job {
                 }
             }
         }
+        works.extend(Box::pin(self.works_of_gone(side, gone)).await?);
         for (id, source, found) in matched {
             let Some(candidate) = by_id.remove(&id) else { continue };
+            if matches!(found, Match::Create)
+                && let Some(gone) = self.made_of(side, &source).await?
+            {
+                self.forget(side, &candidate).await?;
+                sources.push(gone);
+                continue;
+            }
             if matches!(found, Match::Create) && self.is_refused_duplicate(side, &id, &source).await? {
                 self.forget(side, &candidate).await?;
                 self.progress.done.rows.add(RowOutcome::Unchanged);
@@ -490,7 +501,21 @@ impl Job {
                 }
             }
         }
+        works.extend(Box::pin(self.works_of_gone(side.other(), sources)).await?);
         Ok(creations)
+    }
+
+    /// Records that were being created on the other side when a process died, and are gone since.
+    async fn works_of_gone(&mut self, side: Side, gone: Vec<Candidate>) -> Result<Vec<Work>> {
+        if gone.is_empty() {
+            return Ok(Vec::new());
+        }
+        let linked = self.links_of_gone(side, gone).await?;
+        let hubspot = linked.iter().map(|(_, link)| link.hubspot_id.clone()).collect();
+        let salesforce = linked.iter().map(|(_, link)| link.salesforce_id.clone()).collect();
+        let (mut hubspot, mut salesforce) =
+            futures_util::future::try_join(self.read_hubspot(hubspot), self.read_salesforce(salesforce)).await?;
+        self.linked_works(linked, &mut hubspot, &mut salesforce).await
     }
 
     fn may_create(&self, side: Side) -> bool {

@@ -1,8 +1,12 @@
 //! Pairs of which a record was deleted or merged.
 
+use std::collections::BTreeMap;
+
 use super::{
-    chunk::Candidate,
-    model::{Choice, Intent, Link, Review, ReviewKind, Side, Status},
+    chunk::{Candidate, Source, blank_link},
+    identity::hubspot_id_of,
+    links::Created,
+    model::{Choice, FieldState, Intent, Link, Review, ReviewKind, Side, Status, Todo, TodoWhy},
     plan::{Operation, Planned},
     records::HubspotRecord,
     run::Job,
@@ -25,6 +29,68 @@ use crate::{
 };
 
 impl Job {
+    /// Of records that are gone, and were being created on the other side when a process died: where that has taken place, the two are a
+    /// pair, of which one was deleted or merged. Else what was made would be taken for a record of its own, and created where a person has
+    /// deleted it.
+    pub(super) async fn links_of_gone(&mut self, side: Side, gone: Vec<Candidate>) -> Result<Vec<(Candidate, Link)>> {
+        let ids: Vec<String> = gone.iter().map(|one| one.id.clone()).collect();
+        let made: BTreeMap<String, String> = match side {
+            Side::Salesforce => {
+                let found = self.read_by(&self.mapping.hubspot_link, &ids, &[]).await?;
+                ids.into_iter().zip(found).filter_map(|(id, found)| Some((id, found?.id))).collect()
+            }
+            Side::Hubspot => {
+                let naming = self.salesforce_naming(&ids).await?;
+                naming.into_iter().filter_map(|(id, by)| Some((id, by.first()?.to_string()))).collect()
+            }
+        };
+        let mut linked = Vec::with_capacity(gone.len());
+        for candidate in gone {
+            let ids = made.get(&candidate.id).map(|made| match side {
+                Side::Hubspot => (candidate.id.clone(), SalesforceId::parse(made)),
+                Side::Salesforce => (made.clone(), SalesforceId::parse(&candidate.id)),
+            });
+            let (Some((hubspot_id, Ok(salesforce_id))), Some(sent)) = (ids, &candidate.creating) else {
+                self.forget(side, &candidate).await?;
+                continue;
+            };
+            let mut link = blank_link(hubspot_id, salesforce_id);
+            for (key, sent) in sent {
+                let state = FieldState { hubspot: sent.clone(), salesforce: sent.clone(), ..FieldState::default() };
+                link.fields.insert(key.clone(), state);
+            }
+            if self.planner.is_none() {
+                match self.links.create(&mut link).await? {
+                    Created::Yes => self.progress.done.sync.linked += 1,
+                    Created::Hubspot(other) if other.salesforce_id == link.salesforce_id => link = other,
+                    // It is somebody else's by now.
+                    Created::Hubspot(_) | Created::Salesforce(_) => {
+                        self.forget(side, &candidate).await?;
+                        continue;
+                    }
+                }
+            }
+            linked.push((candidate, link));
+        }
+        Ok(linked)
+    }
+
+    /// The record of the other side that this one, for which there is nobody there, was being made of when a process died: it is gone.
+    pub(super) async fn made_of(&self, side: Side, source: &Source) -> Result<Option<Candidate>> {
+        let named = match source {
+            Source::Hubspot(record) => {
+                let id = record.text(&self.mapping.hubspot_link).and_then(|id| SalesforceId::parse(id).ok());
+                id.map(|id| id.to_string())
+            }
+            Source::Salesforce(row) => row.text(&self.mapping.salesforce_link).and_then(hubspot_id_of),
+        };
+        let Some(id) = named else { return Ok(None) };
+        let Some(Todo { why: TodoWhy::Creating(sent), .. }) = self.todos.get(side.other(), &id).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Candidate { force: true, todo: true, creating: Some(sent), ..Candidate::new(id) }))
+    }
+
     /// One record of a pair, or both, is gone.
     pub(super) async fn one_is_gone(
         &mut self,
@@ -34,10 +100,15 @@ impl Job {
         row: Option<Row>,
         candidate: &Candidate,
     ) -> Result<RowOutcome> {
-        // A pair that was merged away on one side, and is gone on the other: all of it is in the pair that it was merged into.
         if link.status == Status::Merged {
-            self.drop_link(&link, candidate).await?;
-            return Ok(RowOutcome::Unchanged);
+            // Merged away on one side, and gone on the other: all of it is in the pair that it was merged into.
+            if record.is_none() && row.is_none() {
+                self.drop_link(&link, candidate).await?;
+                return Ok(RowOutcome::Unchanged);
+            }
+            // Whom it was merged into was deleted: that is a deletion of this one too. Without its link it would be created again.
+            let review = self.merge_review_id(&link);
+            self.close_review(&review).await?;
         }
         if record.is_none() && row.is_none() {
             self.both_are_gone(link, &before, candidate).await?;
@@ -416,6 +487,8 @@ impl Job {
             return self.close_review(&id).await;
         }
         self.open_review(review).await?;
+        let deletion = self.delete_review_id(link);
+        self.close_review(&deletion).await?;
         if self.planner.is_none() && link.status != Status::Merged {
             link.status = Status::Merged;
             self.keep(link, &before).await?;

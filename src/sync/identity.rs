@@ -324,7 +324,12 @@ impl Job {
     }
 
     /// HubSpot's records by the value of a property that is unique, in the order of the values; several calls at once.
-    async fn read_by(&self, property: &str, values: &[String], wanted: &[PropertyName]) -> Result<Vec<Option<Found>>> {
+    pub(super) async fn read_by(
+        &self,
+        property: &str,
+        values: &[String],
+        wanted: &[PropertyName],
+    ) -> Result<Vec<Option<Found>>> {
         let object = &self.resource.object;
         let deadline = self.calls_until();
         let lots = values
@@ -335,7 +340,7 @@ impl Job {
     }
 
     /// Salesforce's records by the HubSpot id that they name.
-    async fn salesforce_naming(&self, ids: &[String]) -> Result<BTreeMap<String, BTreeSet<SalesforceId>>> {
+    pub(super) async fn salesforce_naming(&self, ids: &[String]) -> Result<BTreeMap<String, BTreeSet<SalesforceId>>> {
         let mut naming: BTreeMap<String, BTreeSet<SalesforceId>> = BTreeMap::new();
         if ids.is_empty() {
             return Ok(naming);

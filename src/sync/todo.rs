@@ -50,6 +50,11 @@ impl Todos {
         self.store.remove(&sort_key(side, id)).await
     }
 
+    /// What is noted of a record, if anything is.
+    pub async fn get(&self, side: Side, id: &str) -> Result<Option<Todo>> {
+        self.store.get(&sort_key(side, id)).await
+    }
+
     /// At most `limit` records.
     pub async fn list(&self, limit: usize) -> Result<Vec<Todo>> {
         self.store.list(limit).await
@@ -189,6 +194,11 @@ impl Store {
             answer => answer?,
         };
         Ok(())
+    }
+
+    async fn get<T: DeserializeOwned>(&self, sk: &str) -> Result<Option<T>> {
+        let key = Key::new(self.pk.as_str(), sk);
+        self.table.get(&key).await?.map(|item| read(&key, &item)).transpose()
     }
 
     async fn list<T: DeserializeOwned>(&self, limit: usize) -> Result<Vec<T>> {

@@ -1,13 +1,17 @@
 //! Outages, runs that fail, settings that change, records that never rest.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use hubferry::{clock::Clock as _, report::Outcome};
+use hubferry::{
+    clock::Clock as _,
+    objects::{Location, Objects as _},
+    report::Outcome,
+};
 use hubferry_simulator::hubspot::{Fault, What};
 use serde_json::json;
 
 use super::{OUTPUT, assert_equal, capture, config, count, lines, rebuilt, settings, told};
-use crate::support::{World, report};
+use crate::support::{BUCKET, World, report};
 
 async fn later(world: &World, seconds: u64) {
     world.clock.sleep(Duration::from_secs(seconds)).await;
@@ -165,4 +169,72 @@ async fn the_calls_of_all_invocations_are_counted_whatever_of_their_work_was_kep
     assert!(last.invocations > 2, "{}", last.invocations);
     let made = world.portal.borrow().counts().requests;
     assert_eq!(last.calls.total, made, "{last:?}");
+}
+
+/// What it held may not be there to be written again: the old row would stand for ever, and no manifest would tell of it.
+#[tokio::test(start_paused = true)]
+async fn the_last_object_of_a_process_that_died_before_its_position_was_stored_does_not_stay() {
+    let mut orphans = 0;
+    for step in 0..2_000 {
+        let mut settings = settings();
+        settings.latency.fixed_ms = 2;
+        let world = World::with(&config(""), settings);
+        let ids = seed(&world, 2);
+        later(&world, 60).await;
+        capture(&world).await;
+        later(&world, 3_600).await;
+        world.portal.borrow_mut().edit(world.clock.now(), "contacts", &ids[0], &[("firstname", "Second")]);
+        later(&world, 120).await;
+        let before = world.objects.list(&Location::new(BUCKET, OUTPUT)).await.unwrap().len();
+        let event = json!({ "job": "capture", "name": "contacts" });
+        if world.handle_until_killed(event, Duration::from_millis(step)).await.is_some() {
+            assert!(orphans > 0, "no process died between the object and the position");
+            return;
+        }
+        let written = world.objects.list(&Location::new(BUCKET, OUTPUT)).await.unwrap().len() > before;
+        orphans += usize::from(written);
+        // A privacy deletion.
+        assert!(world.portal.borrow_mut().purge(world.clock.now(), "contacts", &ids[0]));
+        later(&world, 3_600).await;
+        world.resume().await;
+        world.queue.take();
+        capture(&world).await;
+        let mut listed = BTreeSet::new();
+        for location in world.objects.list(&Location::new(BUCKET, "manifests/")).await.unwrap() {
+            let manifest: serde_json::Value =
+                serde_json::from_slice(&world.objects.contents(&location).unwrap()).unwrap();
+            let objects = manifest["objects"].as_array().unwrap();
+            listed.extend(objects.iter().map(|object| object["key"].as_str().unwrap().to_owned()));
+        }
+        for location in world.objects.list(&Location::new(BUCKET, OUTPUT)).await.unwrap() {
+            assert!(listed.contains(&location.key), "killed after {step} ms: {location} is in no manifest");
+        }
+    }
+    panic!("the run does not end");
+}
+
+/// The comparison of associations reads the survivor before the index shows it: its new version is told there, and not looked at again.
+#[tokio::test(start_paused = true)]
+async fn who_was_merged_into_a_record_whose_associations_changed_is_told() {
+    let mut settings = settings();
+    (settings.index_lag.late_share, settings.index_lag.late_ms) = (1.0, 120_000);
+    let world = World::with(&config("associations: [companies]"), settings);
+    let ids = seed(&world, 3);
+    let now = world.clock.now();
+    let company = world.portal.borrow_mut().seed_record(now, "companies", &[("name", "A")]).unwrap();
+    later(&world, 600).await;
+    capture(&world).await;
+    later(&world, 7_200).await;
+    let now = world.clock.now();
+    assert!(world.portal.borrow_mut().associate("contacts", &ids[0], "companies", &company));
+    assert!(world.portal.borrow_mut().merge(now, "contacts", &ids[0], &ids[1]));
+    let first = capture(&world).await;
+    assert_eq!(told(&first).changes.associations, 1, "{first:?}");
+    for _ in 0..3 {
+        later(&world, 4_000).await;
+        capture(&world).await;
+    }
+    let all = lines(&world, OUTPUT).await;
+    assert_equal(&world, &all);
+    assert_eq!(count(&all, "delete").get(&ids[1]), Some(&1));
 }

@@ -1,5 +1,7 @@
 //! Records that go, and come back.
 
+use std::time::Duration;
+
 use hubferry::{
     clock::Clock as _,
     report::Outcome,
@@ -250,4 +252,63 @@ async fn a_deletion_that_is_carried_over_and_then_taken_back_is_not_forgotten() 
         assert!(counts == (1, 1) || !both.reviews().is_empty(), "{side:?}: {counts:?}, and nobody is asked");
         both.assert_quiet(PEOPLE).await;
     }
+}
+
+/// A process dies while it creates the other record, and a person deletes the one that it was made from.
+#[tokio::test(start_paused = true)]
+async fn what_was_being_created_when_a_process_died_is_not_created_again_where_it_was_deleted() {
+    let values = [("email", "d@example.com"), ("lastname", "Dyer")];
+    for side in SIDES {
+        let mut made = 0;
+        for step in (0..4_000).step_by(7) {
+            let both = Both::people(&THREE, WIDE);
+            let id = match side {
+                Side::Hubspot => both.h_create(&values),
+                Side::Salesforce => both.s_create(&[("Email", "d@example.com"), ("LastName", "Dyer")]),
+            };
+            both.wait(60).await;
+            if both.sync_until_killed(PEOPLE, Duration::from_millis(step)).await.is_some() {
+                break;
+            }
+            let is_made = if side == Side::Hubspot { both.s_count() } else { both.h_count() } > 0;
+            made += usize::from(is_made);
+            delete(&both, side, &id, &id);
+            both.wait(3_600).await;
+            both.world.resume().await;
+            for _ in 0..2 {
+                both.done(PEOPLE).await;
+            }
+            let (left, other) = match side {
+                Side::Hubspot => (both.h_count(), both.s_count()),
+                Side::Salesforce => (both.s_count(), both.h_count()),
+            };
+            let reviews = both.review_kinds();
+            assert_eq!(left, 0, "{side:?}, killed after {step} ms: it was created again");
+            let expected = if is_made { vec![ReviewKind::Delete] } else { Vec::new() };
+            assert_eq!((other, reviews), (usize::from(is_made), expected), "{side:?}, killed after {step} ms");
+        }
+        assert!(made > 3, "{side:?}: no process died after it had created the other record");
+    }
+}
+
+/// Of two that were merged in HubSpot, and are still two in Salesforce, nothing is left in HubSpot: both are deleted there.
+#[tokio::test(start_paused = true)]
+async fn the_deletion_of_a_record_that_others_were_merged_into_creates_none_of_them_again() {
+    let both = Both::people(&THREE, WIDE);
+    let (winner, one) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com")]).await;
+    let (loser, other) = both.linked(&[("LastName", "Ayer"), ("Email", "a@example.com")]).await;
+    both.wait(600).await;
+    assert!(both.world.portal.borrow_mut().merge(both.world.clock.now(), "contacts", &winner, &loser));
+    both.done(PEOPLE).await;
+    assert_eq!(both.review_kinds(), [ReviewKind::Merge]);
+    both.wait(600).await;
+    delete(&both, Side::Hubspot, &winner, &one);
+    for _ in 0..3 {
+        both.done(PEOPLE).await;
+        both.wait(4_000).await;
+        assert_eq!((both.h_count(), both.s_count()), (0, 2));
+    }
+    assert_eq!(both.review_kinds(), [ReviewKind::Delete, ReviewKind::Delete]);
+    assert!(both.s_lives(&one) && both.s_lives(&other));
+    both.assert_quiet(PEOPLE).await;
 }

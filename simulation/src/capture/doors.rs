@@ -51,6 +51,21 @@ pub struct Outside {
     pub failures: RefCell<Vec<Failure>>,
     /// The furthest position of each capture.
     pub positions: RefCell<BTreeMap<String, Position>>,
+    /// When HubSpot was looked at.
+    pub looks: RefCell<Looks>,
+}
+
+/// When HubSpot was looked at, by its own clock.
+#[derive(Default)]
+pub struct Looks {
+    /// Calls, with the account that they were made to.
+    pub calls: Vec<(usize, Timestamp)>,
+    /// Calls for a page of a recycle bin: account, path, when.
+    pub bins: Vec<(usize, String, Timestamp)>,
+    /// Captures that have a recycle bin to its end, and when that was stored.
+    pub listed: Vec<(String, Timestamp)>,
+    /// What each capture's stored progress says of the recycle bin.
+    said: BTreeMap<String, String>,
 }
 
 impl Outside {
@@ -70,6 +85,28 @@ impl Outside {
         let stream = items.get(&Key::new(format!("capture#{name}"), "position"))?;
         let Some(Value::S(run)) = stream.get("run_id") else { return None };
         items.get(&Key::new(format!("run#{run}"), "run")).cloned()
+    }
+
+    fn called(&self, account: usize, now: Timestamp, request: &Request<Bytes>) {
+        let mut looks = self.looks.borrow_mut();
+        looks.calls.push((account, now));
+        if request.method() == "GET" && request.uri().query().is_some_and(|query| query.contains("archived=true")) {
+            looks.bins.push((account, request.uri().path().to_owned(), now));
+        }
+    }
+
+    /// A capture's progress is stored: has it come to the end of the recycle bin?
+    fn progressed(&self, name: &str, progress: &str) {
+        let progress: serde_json::Value = serde_json::from_str(progress).unwrap_or_default();
+        if progress["bin_known"] != true {
+            return;
+        }
+        let said = progress["bin_due"].to_string();
+        let now = self.hubspot_now();
+        let mut looks = self.looks.borrow_mut();
+        if looks.said.insert(name.to_owned(), said.clone()).as_ref() != Some(&said) {
+            looks.listed.push((name.to_owned(), now));
+        }
     }
 
     fn moved(&self, name: &str, text: &str) {
@@ -226,6 +263,7 @@ impl HttpService for Http {
             return Err(lost("no such host"));
         };
         let now = doors.outside.hubspot_now();
+        doors.outside.called(at, now, &request);
         let reply = doors.outside.portals[at].borrow_mut().handle(now, &request);
         doors.outside.clock.sleep(reply.latency).await;
         doors.step().await;
@@ -294,6 +332,7 @@ impl Table for State {
                 };
                 if key.pk.starts_with("run#") && text("job") == "capture" {
                     self.0.outside.moved(&text("name"), &position);
+                    self.0.outside.progressed(&text("name"), &text("progress"));
                     if text("owner") != self.0.owner {
                         let seen = format!("{} saves the position of {}'s {}", self.0.owner, text("owner"), key.pk);
                         self.0.outside.fail(FENCE, seen);

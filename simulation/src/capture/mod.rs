@@ -61,6 +61,9 @@ struct Ledger {
     purged: BTreeSet<(usize, String, String)>,
     /// Records that were archived, restored or merged.
     undated: BTreeSet<(usize, String, String)>,
+    /// When those in the recycle bin were archived, and from when to when others were in it; by HubSpot's clock.
+    archived: BTreeMap<(usize, String, String), Timestamp>,
+    absent: BTreeMap<(usize, String, String), Vec<(Timestamp, Timestamp)>>,
 }
 
 /// One world.
@@ -162,6 +165,7 @@ impl World {
             table_down_until: Cell::default(),
             failures: RefCell::default(),
             positions: RefCell::default(),
+            looks: RefCell::default(),
         };
         Self {
             config: Rc::new(load::parse(&plan.config(), "hubferry.yaml").unwrap()),

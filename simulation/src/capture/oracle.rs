@@ -7,11 +7,11 @@ use std::{
 };
 
 use hubferry::objects::{Location, Objects as _};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
-    World,
+    Ledger, World,
     lines::{Line, read},
     plan::{Capture, Format},
 };
@@ -110,12 +110,16 @@ impl World {
             if bound.is_some_and(|bound| live.updated >= bound || undated) || (!capture.deletes && undated) {
                 continue;
             }
+            if self.was_away_unseen(capture, &ledger, id, live.updated) {
+                continue;
+            }
             let Some(line) = rebuilt.get(id.as_str()) else {
                 let before_it = !capture.snapshot && (live.updated < initial || undated || !capture.is_crm());
                 if before_it {
                     continue;
                 }
                 let seen = format!("{name}: {object} {id}, changed at {}, is not in S3", live.updated);
+                self.tell(lines, id);
                 self.outside.fail(as_what.or(bound.map(|_| DURABLE)).unwrap_or(IN_S3), seen);
                 continue;
             };
@@ -124,6 +128,7 @@ impl World {
                 let told = values.and_then(|values| values.get(property));
                 if told != Some(value) {
                     let seen = format!("{name}: {object} {id} {property}: {told:?} in S3, {value:?} in HubSpot");
+                    self.tell(lines, id);
                     self.outside.fail(as_what.or(bound.map(|_| DURABLE)).unwrap_or(EQUAL), seen);
                     break;
                 }
@@ -150,7 +155,41 @@ impl World {
                 continue;
             }
             let seen = format!("{name}: {object} {id} is in S3, and not in HubSpot");
+            self.tell(lines, id);
             self.outside.fail(as_what.unwrap_or(GONE), seen);
+        }
+    }
+
+    /// Whether the record was in the recycle bin, and not seen there, while somebody looked: no date moves with a restore, so nobody can know
+    /// that what was changed before is still to be told. A record that was edited since, or seen in the bin, is told.
+    fn was_away_unseen(&self, capture: &Capture, ledger: &Ledger, id: &str, updated: Timestamp) -> bool {
+        let key = (capture.account, capture.kind.object.to_owned(), id.to_owned());
+        let Some(absences) = ledger.absent.get(&key) else { return false };
+        // The index shows it again so much later.
+        let lag = SignedDuration::from_secs(if self.plan.is_prompt { 8 } else { 8 + 20 * 60 });
+        let looks = self.outside.looks.borrow();
+        let in_bins = |path: &str| path.split('/').any(|part| part == capture.kind.object);
+        let was_seen = |from: Timestamp, to: Timestamp| {
+            let mut before = Timestamp::MIN;
+            looks.listed.iter().filter(|(name, _)| *name == capture.name).any(|(_, ended)| {
+                let page = |(at, path, when): &&(usize, String, Timestamp)| {
+                    *at == capture.account && in_bins(path) && *when > before
+                };
+                let began = looks.bins.iter().find(page).map(|(_, _, when)| *when);
+                before = *ended;
+                began.is_some_and(|began| began >= from && *ended <= to)
+            })
+        };
+        let looked = |from: Timestamp, to: Timestamp| {
+            looks.calls.iter().any(|(at, when)| *at == capture.account && (from..=to).contains(when))
+        };
+        absences.iter().any(|(from, to)| updated <= *to && looked(*from, *to + lag) && !was_seen(*from, *to))
+    }
+
+    /// What was told of a record, for who reads the trace.
+    fn tell(&self, lines: &[&Line], id: &str) {
+        for line in lines.iter().filter(|line| line.id == id) {
+            self.note(format_args!("{id}: {} {} {} {:?}", line.operation, line.cause, line.version, line.values));
         }
     }
 

@@ -111,6 +111,7 @@ impl World {
                 if let Some(id) = any(rng, &live) {
                     portal.set_archived(now, object, &id, true);
                     self.undated(account, object, &id);
+                    self.ledger.borrow_mut().archived.insert((account, object.to_owned(), id.clone()), now);
                     self.note(format_args!("{account} {object} {id} archived"));
                 }
             }
@@ -119,6 +120,7 @@ impl World {
                 if let Some(id) = any(rng, &binned) {
                     portal.set_archived(now, object, &id, false);
                     self.undated(account, object, &id);
+                    self.restored(account, object, &id);
                     self.note(format_args!("{account} {object} {id} restored"));
                 }
             }
@@ -194,6 +196,15 @@ impl World {
                 let id = portal.create_content(now, kind.object, &content(&name));
                 self.note(format_args!("{account} {} {id:?} created", kind.object));
             }
+        }
+    }
+
+    fn restored(&self, account: usize, object: &str, id: &str) {
+        let now = self.outside.hubspot_now();
+        let key = (account, object.to_owned(), id.to_owned());
+        let mut ledger = self.ledger.borrow_mut();
+        if let Some(since) = ledger.archived.remove(&key) {
+            ledger.absent.entry(key).or_default().push((since, now));
         }
     }
 

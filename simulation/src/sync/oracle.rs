@@ -171,6 +171,11 @@ impl World {
         for side in [Side::Hubspot, Side::Salesforce] {
             let mut origins: BTreeMap<String, Vec<String>> = BTreeMap::new();
             for id in self.live(side) {
+                // Where two were merged, the pair of the one that lost has got the winner's origin; it waits for a person.
+                let of = place(side, &id);
+                if self.oracle.borrow().muddled.contains(&of) && mentions(&of) {
+                    continue;
+                }
                 let origin = match side {
                     Side::Hubspot => self.both.h(&id, "origin"),
                     Side::Salesforce => self.both.s(&id, "Origin__c"),

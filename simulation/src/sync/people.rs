@@ -199,6 +199,26 @@ impl World {
         // While it was away, its counterpart may have got another one.
         oracle.moved.insert(of.clone());
         oracle.widowed.extend(twin);
+        // The one that it names may be in the recycle bin, and come back.
+        let named = match of.0 {
+            Side::Hubspot => self.both.h(&of.1, "sf_contact_id_ext"),
+            Side::Salesforce => self.both.s(&of.1, "HubSpot_Contact_Id__c"),
+        };
+        oracle.widowed.extend(named.map(|id| place(of.0.other(), &id)));
+        // A run that is at work, or has died, may have made a pair of the two that no id shows yet.
+        if self.active.get() > 0 || oracle.died {
+            let other = of.0.other();
+            let email = self.held(of, &FIELDS[0]);
+            let same = |one: &Place| email.is_some() && self.held(one, &FIELDS[0]) == email;
+            let met = |h: &str, s: &str| oracle.met.iter().any(|(here, there, _)| here == h && there == s);
+            let is_pair = |one: &Place| match other {
+                Side::Hubspot => met(&one.1, &of.1),
+                Side::Salesforce => met(&of.1, &one.1),
+            };
+            let namesakes = self.live(other).into_iter().map(|id| place(other, &id));
+            let namesakes: Vec<Place> = namesakes.filter(|one| same(one) || is_pair(one)).collect();
+            oracle.widowed.extend(namesakes);
+        }
         drop(oracle);
         self.note(format_args!("{:?} {} deleted", of.0, of.1));
         match of.0 {
