@@ -53,8 +53,13 @@ impl Glob {
         let characters: Vec<char> = pattern.chars().collect();
         let mut parser = Parser { characters: &characters, at: 0 };
         let mut ways = parser.sequence(0)?;
-        // `**/` alone is taken for `**`: no key ends with a slash but for what a console shows as a folder.
-        ways.iter_mut().filter(|way| **way == [Token::Folders]).for_each(|way| *way = vec![Token::Rest]);
+        for way in &mut ways {
+            way.dedup_by(|one, other| *one == Token::Folders && *other == Token::Folders);
+            // `**/` alone is taken for `**`: no key ends with a slash but for what a console shows as a folder.
+            if *way == [Token::Folders] {
+                *way = vec![Token::Rest];
+            }
+        }
         match parser.next() {
             None => Ok(Self { ways }),
             Some(_) => Err("a `}` without its `{`; write \\} for the character".to_owned()),
@@ -268,7 +273,8 @@ mod tests {
         check("**/a.csv", &["a.csv", "x/y/a.csv"], &["xa.csv"]);
         check("in/**", &["in/a", "in/x/a", "in/"], &["in", "inx/a"]);
         check("**", &["", "a/b"], &[]);
-        check("**/", &["a/b", "a/"], &[]);
+        check("**/", &["a/b", "a/", "a"], &[]);
+        check("**/**/", &["a/b", "a/", "a"], &[]);
         check("in/[a-c!]x", &["in/bx", "in/!x"], &["in/dx", "in/x"]);
         check("in/[!a-c]x", &["in/dx"], &["in/ax", "in//x"]);
         check("in/[]-]x", &["in/]x", "in/-x"], &["in/ax"]);
