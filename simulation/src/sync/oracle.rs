@@ -202,6 +202,11 @@ impl World {
                 }
                 continue;
             };
+            // It names one that names another: what two were made of was merged, and a person is asked whose it is.
+            let asks = |review: &Review| review.field.is_none() && review.hubspot_id.as_ref() == Some(&h.1);
+            if self.twin(&s).as_ref() != Some(&h) && oracle.muddled.contains(&s) && reviews.iter().any(asks) {
+                continue;
+            }
             if !known.insert(s.1.clone()) {
                 wrong.push(Failure { invariant: TWO, seen: format!("Salesforce {} belongs to two in HubSpot", s.1) });
             }
