@@ -5,15 +5,14 @@
 //! proxy's; and so they do on Lambda where `SSL_CERT_FILE` or `SSL_CERT_DIR` says which.
 //! See docs/decisions/0017-what-the-artefact-carries.md.
 
-use std::env;
-
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
+use std::{
+    env,
+    sync::{Arc, OnceLock},
 };
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls_platform_verifier::BuilderVerifierExt;
+use webpki_roots::TLS_SERVER_ROOTS;
 
 /// What rustls says of a certificate whose authority is not among those that are trusted.
 const UNKNOWN_ISSUER: &str = "invalid peer certificate: UnknownIssuer";
@@ -29,9 +28,6 @@ pub(crate) fn explained(mut text: String) -> String {
     text
 }
 
-/// As certificates are written: nobody's reader minds lines of 64.
-const LINE: usize = 64;
-
 /// Whether the roots in the binary are the ones to trust.
 fn are_carried() -> bool {
     decide(|name| env::var_os(name).is_some())
@@ -41,42 +37,38 @@ fn decide(is_set: impl Fn(&str) -> bool) -> bool {
     is_set("AWS_LAMBDA_RUNTIME_API") && !is_set("SSL_CERT_FILE") && !is_set("SSL_CERT_DIR")
 }
 
-/// The AWS clients' HTTP client with the roots in the binary; `None` where the machine's own count, as by default.
-pub(crate) fn for_aws() -> Option<SharedHttpClient> {
-    if !are_carried() {
-        return None;
-    }
-    let store = TrustStore::empty().with_pem_certificate(pem());
-    let context = TlsContext::builder().with_trust_store(store).build().ok()?;
-    Some(Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context).build_https())
+/// How every HTTP client speaks TLS. Built once: what one process trusts does not change.
+pub(crate) fn tls() -> ClientConfig {
+    static TLS: OnceLock<ClientConfig> = OnceLock::new();
+    TLS.get_or_init(|| if are_carried() { carried() } else { machine() }).clone()
 }
 
-/// The CRMs' HTTP client, likewise.
-pub(crate) fn for_crms(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
-    if !are_carried() {
-        return builder;
-    }
-    // Each is a certificate; one that could not be read would be missing, which no connection takes for trust.
-    builder.tls_certs_only(TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| reqwest::Certificate::from_der(der).ok()))
+/// The roots in the binary, which need not be parsed.
+fn carried() -> ClientConfig {
+    of(TLS_SERVER_ROOTS.iter().cloned().collect())
 }
 
-/// As text: the only form in which the SDK takes them.
-fn pem() -> String {
-    let bytes: usize = TLS_SERVER_ROOT_CERTS.iter().map(|der| der.len() * 3 / 2 + 2 * LINE).sum();
-    let mut text = String::with_capacity(bytes);
-    for der in TLS_SERVER_ROOT_CERTS {
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        let encoded = STANDARD.encode(der);
-        let mut rest = encoded.as_str();
-        while let Some((line, after)) = rest.split_at_checked(LINE.min(rest.len())).filter(|(line, _)| !line.is_empty())
-        {
-            text.push_str(line);
-            text.push('\n');
-            rest = after;
+/// The machine's own. Without any there is no trust, and each connection fails with what to do about it.
+fn machine() -> ClientConfig {
+    match builder().with_platform_verifier() {
+        Ok(builder) => builder.with_no_client_auth(),
+        Err(error) => {
+            tracing::error!("no certificates to trust can be read on this machine: {error}");
+            of(RootCertStore::empty())
         }
-        text.push_str("-----END CERTIFICATE-----\n");
     }
-    text
+}
+
+fn of(roots: RootCertStore) -> ClientConfig {
+    builder().with_root_certificates(roots).with_no_client_auth()
+}
+
+#[expect(clippy::expect_used, reason = "the provider is a constant, and every test that makes a call builds it")]
+fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("aws-lc has TLS 1.2 and 1.3")
 }
 
 #[cfg(test)]
@@ -99,8 +91,9 @@ mod tests {
     #[test]
     fn the_roots_of_everybody_whom_hubferry_calls_are_carried() {
         // As they stand in the certificates, which are not parsed here: a name is text there.
-        let names =
-            |name: &str| TLS_SERVER_ROOT_CERTS.iter().any(|der| memchr::memmem::find(der, name.as_bytes()).is_some());
+        let names = |name: &str| {
+            TLS_SERVER_ROOTS.iter().any(|root| memchr::memmem::find(&root.subject, name.as_bytes()).is_some())
+        };
         for name in [
             // amazonaws.com, and whom it chains to in old stores.
             "Amazon Root CA 1",
@@ -135,18 +128,9 @@ mod tests {
     }
 
     #[test]
-    fn every_root_survives_being_written_as_text_and_both_clients_take_them_all() {
-        assert!(TLS_SERVER_ROOT_CERTS.len() > 100);
-        // What a reader of certificates makes of the text.
-        let text = pem();
-        let ders: Vec<Vec<u8>> = text
-            .split("-----BEGIN CERTIFICATE-----\n")
-            .skip(1)
-            .map(|one| STANDARD.decode(one.split("-----END").next().unwrap().replace('\n', "")).unwrap())
-            .collect();
-        assert!(ders.iter().map(Vec::as_slice).eq(TLS_SERVER_ROOT_CERTS.iter().map(AsRef::as_ref)));
-        assert_eq!(reqwest::Certificate::from_pem_bundle(text.as_bytes()).unwrap().len(), TLS_SERVER_ROOT_CERTS.len());
-        let all = TLS_SERVER_ROOT_CERTS.iter().map(|der| reqwest::Certificate::from_der(der).unwrap());
-        assert!(reqwest::Client::builder().tls_certs_only(all).build().is_ok());
+    fn the_carried_roots_are_those_of_a_browser_and_the_crms_client_takes_them() {
+        assert!(TLS_SERVER_ROOTS.len() > 100);
+        // reqwest takes a configuration of its own version of rustls only, which nobody but it checks.
+        assert!(reqwest::Client::builder().tls_backend_preconfigured(carried()).build().is_ok());
     }
 }

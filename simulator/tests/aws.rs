@@ -32,6 +32,7 @@ fn settings() -> CloudSettings {
 fn sdk(cloud: &Cloud, service: Service) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
         .region(Region::new("us-east-1"))
         .endpoint_url(cloud.addresses().url(service))
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))

@@ -38,7 +38,10 @@ pub struct ReqwestService {
 impl ReqwestService {
     /// A client with a pool of its own. Fails where the machine's TLS set-up cannot be read.
     pub fn new() -> Result<Self> {
-        let client = trust::for_crms(reqwest::Client::builder())
+        let mut tls = trust::tls();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .user_agent(concat!("hubferry/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
