@@ -105,10 +105,26 @@ fn who_was_merged_into_a_record_whose_associations_changed_is_told_in_a_world_of
     worlds(Job::Capture, 1342..1343);
 }
 
+#[test]
+fn a_list_that_is_answered_with_nothing_twice_is_asked_for_again() {
+    worlds(Job::Capture, 5326..5327);
+}
+
+#[test]
+fn what_moving_pages_hide_of_a_content_snapshot_is_found() {
+    worlds(Job::Capture, 5635..5636);
+    worlds(Job::Capture, 9766..9767);
+}
+
+#[test]
+fn what_the_snapshot_told_with_other_associations_is_another_version() {
+    worlds(Job::Capture, 7391..7392);
+}
+
 /// They were archived and brought back between two looks at the recycle bin: no model that is exact calls that wrong.
 #[test]
 fn who_was_away_unseen_is_not_asked_for() {
-    for seed in [508, 630, 697, 1169, 1878, 1915] {
+    for seed in [508, 630, 697, 1169, 1878, 1915, 6728] {
         worlds(Job::Capture, seed..seed + 1);
     }
 }

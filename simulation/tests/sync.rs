@@ -49,9 +49,25 @@ fn the_deletion_of_a_survivor_creates_nobody_again() {
 /// Deleted while a run was making a pair of it, deleted and brought back, shown late: no model that is exact calls that wrong.
 #[test]
 fn what_no_id_shows_yet_is_not_asked_for() {
-    for seed in [603, 626, 723, 1141, 1242, 1646, 2034] {
+    for seed in [603, 626, 723, 1141, 1242, 1646, 2034, 7626] {
         worlds(Job::Sync, seed..seed + 1);
     }
+}
+
+/// It was not in step when its process died: what was filled in since was taken for what the other side had refused.
+#[test]
+fn what_is_filled_in_after_a_kill_in_a_creation_is_an_edit() {
+    worlds(Job::Sync, 2976..2977);
+}
+
+#[test]
+fn a_kill_among_values_that_are_written_one_by_one_takes_no_edit_back() {
+    worlds(Job::Sync, 4080..4081);
+}
+
+#[test]
+fn what_a_dead_process_had_made_is_not_made_again_where_a_person_has_merged_it() {
+    worlds(Job::Sync, 7948..7949);
 }
 
 const ALONE: &str = "a record without a counterpart is told";

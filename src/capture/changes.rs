@@ -260,9 +260,7 @@ impl Job {
         let read_at = self.env.clock.now();
         let mut at = Timestamp::from_millisecond(modified).ok().or(record.updated_at);
         if judged.cause.is_some() {
-            // No date moves with a restore or an association: a version of its own, or who drops repeats by id and date would drop it. By
-            // HubSpot's clock where that is ahead: else it would be the version that was told before.
-            at = at.max(Some(read_at)).max(Some(self.account.server_time()));
+            at = self.version_now(at, read_at);
         }
         let mut learned = vec![Delta::Emitted(id, modified)];
         if matches!(judged.cause, Some(Cause::Restore)) {
@@ -270,7 +268,13 @@ impl Job {
         }
         let mut after = record.object;
         if let Some(linked) = linked {
-            if self.known.links.get(&id) != Some(&linked.links) {
+            let known = self.known.links.get(&id);
+            if known != Some(&linked.links) {
+                // The snapshot may have told this very version, with other associations: no date moves with those.
+                let created = record.created_at.map_or(i64::MIN, Timestamp::as_millisecond);
+                if known.is_some() && self.known.recent.get(&id).is_none_or(|emitted| *emitted < created) {
+                    at = self.version_now(at, read_at);
+                }
                 learned.push(Delta::Links(id, linked.links));
             }
             write_links(&mut after, &linked.written);
@@ -287,6 +291,12 @@ impl Job {
             after: Some(after),
         };
         self.emit(&change, learned)
+    }
+
+    /// The version of a record of which no date has moved, as with a restore or an association: one of its own, or who drops repeats by id and
+    /// date would drop it. By HubSpot's clock where that is ahead: else it would be the version that was told before.
+    fn version_now(&self, at: Option<Timestamp>, read_at: Timestamp) -> Option<Timestamp> {
+        at.max(Some(read_at)).max(Some(self.account.server_time()))
     }
 
     /// Emits a record whose associations have changed.
@@ -321,9 +331,9 @@ impl Job {
                 learned.push(Delta::Merged(number(&loser)));
             }
         }
-        if created >= initial.as_millisecond() {
-            // It came to be while the snapshot was taken: known, but emitted again as a change.
-            learned.push(Delta::Emitted(id, created - 1));
+        if created >= initial.as_millisecond() || crm.is_none() {
+            // It came to be while the snapshot was taken, or its list is read again: known, but emitted again as a change.
+            learned.push(Delta::Emitted(id, created.saturating_sub(1)));
         }
         let at = crm.map(|crm| modified(&record, crm.modified_property()));
         let at = at.and_then(|at| Timestamp::from_millisecond(at).ok()).or(record.updated_at);

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     error::Result,
     hubspot::{
-        cms::{CMS_PAGE, CmsOrder, CmsQuery},
+        cms::{CmsOrder, CmsQuery},
         records::RawRecord,
         resources::{CmsResource, Deletes},
     },
@@ -26,7 +26,7 @@ use crate::{
 /// Pages of one list: 100 items each. HubSpot's own ceilings for pages and posts are far below.
 const PAGES_MAX: usize = 5_000;
 
-/// How often a list is read for a snapshot, until it shows nothing new.
+/// How often a list is read until it shows nothing new.
 const LISTS_MAX: usize = 4;
 
 impl Job {
@@ -34,34 +34,45 @@ impl Job {
     pub(super) async fn cms_pass(&mut self, cms: &CmsResource, from: Timestamp) -> Result<bool> {
         let from = from.min(self.progress.trailing.unwrap_or(from)) - jiff::SignedDuration::from_millis(1);
         let query = CmsQuery { order: CmsOrder::Updated, updated_after: Some(from), archived: false };
-        self.cms_list(cms, &query, None, |job, record| job.take_cms(record, cms)).await
+        // Who changes while pages are turned moves to the end, and hides another one at the border of two pages. The next run finds it, unless
+        // there is no second pass: then the list is read until it shows nothing new.
+        for _ in 0..LISTS_MAX {
+            let before = self.progress.done.changes.emitted();
+            let pages = self.cms_list(cms, &query, None, |job, record| job.take_cms(record, cms)).await?;
+            let Some(pages) = pages else { return Ok(false) };
+            if pages == 1 || self.capture.trailing_seconds > 0 || self.progress.done.changes.emitted() == before {
+                break;
+            }
+        }
+        Ok(true)
     }
 
     /// Everything that exists.
     pub(super) async fn cms_snapshot(&mut self, cms: &CmsResource) -> Result<bool> {
         let by_absence = cms.deletes == Deletes::Absence;
-        let mut seen = BTreeSet::new();
-        // What an earlier invocation has written is not written again.
+        // What an earlier invocation has read is not read again before the list has come to its end.
         let mut after = self.progress.content_after.take();
-        let resumed = after.is_some();
-        // Where the cursor is an offset, a deletion between two pages hides an item: what a list lacked, the next one has.
+        // Pages are turned: where the cursor is an offset, a deletion between two of them hides an item. What a list lacked, the next one has.
+        let mut is_turned = after.is_some();
         for _ in 0..LISTS_MAX {
-            let before = seen.len();
-            let all = self
+            let is_whole = after.is_none();
+            let mut new = 0_u64;
+            let pages = self
                 .cms_list(cms, &CmsQuery::default(), after.take(), |job, record| {
-                    if !seen.insert(record.id.clone()) {
+                    // By this invocation or an earlier one: the snapshot takes note of each.
+                    if job.known.recent.contains_key(&number(&record.id)) {
                         return Ok(());
                     }
+                    new += 1;
                     if by_absence {
                         job.learn(&Delta::Present(record.id.clone()));
                     }
                     job.emit_snapshot(record, None, None)
                 })
                 .await?;
-            if !all {
-                return Ok(false);
-            }
-            if seen.len() == before || seen.len() < CMS_PAGE || resumed {
+            let Some(pages) = pages else { return Ok(false) };
+            is_turned |= pages > 1;
+            if !is_turned || (is_whole && new == 0) {
                 break;
             }
         }
@@ -85,7 +96,8 @@ impl Job {
                 let told = began_known || at >= initial;
                 job.take_deleted(record, at, told)
             })
-            .await?;
+            .await?
+            .is_some();
         if all {
             // Who left the bin came back, or is gone for good. A restore need not move the date by which the living are listed.
             let left: Vec<u64> = self.known.archived.keys().copied().filter(|id| !bin.contains(id)).collect();
@@ -116,7 +128,8 @@ impl Job {
                 there.insert(record.id);
                 Ok(())
             })
-            .await?;
+            .await?
+            .is_some();
         if !all {
             return Ok(false);
         }
@@ -139,17 +152,18 @@ impl Job {
         Ok(true)
     }
 
+    /// Reads a list from `after` on; how many pages of it, or `None`: the time was up.
     async fn cms_list(
         &mut self,
         cms: &CmsResource,
         query: &CmsQuery,
         mut after: Option<String>,
         mut each: impl FnMut(&mut Self, RawRecord) -> Result<()>,
-    ) -> Result<bool> {
+    ) -> Result<Option<usize>> {
         let snapshot = matches!(self.progress.phase, Phase::Snapshot(_));
-        for _ in 0..PAGES_MAX {
+        for page_number in 1..=PAGES_MAX {
             if self.must_stop() {
-                return Ok(false);
+                return Ok(None);
             }
             let page = self.account.list_cms(cms, *query, after.as_deref(), self.calls_until()).await?;
             for record in page.records {
@@ -162,11 +176,11 @@ impl Job {
             self.save_if_full().await?;
             match page.after {
                 Some(next) if after.as_deref() != Some(next.as_str()) => after = Some(next),
-                _ => return Ok(true),
+                _ => return Ok(Some(page_number)),
             }
         }
         self.note(format!("{}: the list was read up to {PAGES_MAX} pages", cms.collection));
-        Ok(true)
+        Ok(Some(PAGES_MAX))
     }
 
     fn take_cms(&mut self, record: RawRecord, cms: &CmsResource) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::{
     codes,
     config::Capture,
     error::{Error, ErrorKind, Result},
-    import::{hand_over, held, is_passing, log::LogState, log_summary, patiently, store_report},
+    import::{hand_over, held, is_passing, log::LogState, log_summary, patiently_until, store_report},
     objects::Location,
     report::{CaptureReport, Cost, Counts, Outcome, Report, ReportError, Source},
     state::runs::Run,
@@ -92,7 +92,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     let loaded = job.saved.is_some();
     if !outcome.is_final() && loaded {
         // What was spent on work that could not be saved, and is done anew, was spent all the same.
-        match patiently(env, async || job.save_costs().await).await {
+        match patiently_until(env, job.deadline, async || job.save_costs().await).await {
             Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
             Err(error) => {
                 tracing::warn!(run_id = run.run_id, error = %error, "calls of this invocation are not counted");
@@ -109,9 +109,9 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
         manifest = held(&runs, &lease, &*clock, deadline, ending).await?;
     }
     let report = report_of(&job, run, outcome, failure.as_ref(), manifest, too_soon, env.clock.now());
-    patiently(env, async || app.runs().still_ours(&job.lease).await).await?;
+    patiently_until(env, job.deadline, async || app.runs().still_ours(&job.lease).await).await?;
     let bucket = job.output.bucket.clone();
-    let report = match patiently(env, async || store_report(app, &bucket, &report).await).await {
+    let report = match patiently_until(env, job.deadline, async || store_report(app, &bucket, &report).await).await {
         Err(error) if is_passing(&error) => return Err(error),
         Err(error) => {
             tracing::error!(run_id = run.run_id, error_code = %error.code(), "the report cannot be stored: {error}");
@@ -130,9 +130,12 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
             })?;
             let position = job.progress.position().json();
             let name = &job.capture.name;
-            patiently(env, async || app.runs().pass_on("capture", name, &job.lease, &position, &carry).await).await?;
+            patiently_until(env, job.deadline, async || {
+                app.runs().pass_on("capture", name, &job.lease, &position, &carry).await
+            })
+            .await?;
         }
-        patiently(env, async || app.runs().finish(&job.lease, &report).await).await?;
+        patiently_until(env, job.deadline, async || app.runs().finish(&job.lease, &report).await).await?;
         if loaded && let Err(error) = tidy(&job, old_base.as_deref()).await {
             tracing::warn!(run_id = run.run_id, error = %error, "working files could not be removed");
         }
@@ -177,7 +180,10 @@ async fn end_run(job: &mut Job, complete: bool) -> Result<Option<String>> {
             Error::new(ErrorKind::Corrupt, codes::STATE_CORRUPT, "the manifest cannot be written").with_source(error)
         })?;
         let body = Bytes::from(body);
-        patiently(&job.env, async || job.env.objects.put(&at, body.clone(), "application/json").await).await?;
+        patiently_until(&job.env, job.deadline, async || {
+            job.env.objects.put(&at, body.clone(), "application/json").await
+        })
+        .await?;
         uri = Some(at.to_string());
     }
     if complete && job.progress.phase == Phase::Open {
@@ -188,8 +194,10 @@ async fn end_run(job: &mut Job, complete: bool) -> Result<Option<String>> {
         if learned {
             let at = Location::new(&job.output.bucket, format!("{}{}.known", job.state_folder(), job.run_id));
             let stored = Bytes::from(job.known.store()?);
-            patiently(&job.env, async || job.env.objects.put(&at, stored.clone(), "application/octet-stream").await)
-                .await?;
+            patiently_until(&job.env, job.deadline, async || {
+                job.env.objects.put(&at, stored.clone(), "application/octet-stream").await
+            })
+            .await?;
             job.progress.base = Some(at.to_string());
             job.progress.log = LogState::default();
             job.progress.log_in = String::new();

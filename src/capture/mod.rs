@@ -29,7 +29,7 @@ use crate::{
     codes,
     config::Capture,
     error::{Error, ErrorKind, Result},
-    import::{Spent, patiently},
+    import::{Spent, patiently_until},
     objects::Location,
     report::{Outcome, Report},
     state::runs::{Leased, Run, RunSource, decode},
@@ -125,7 +125,7 @@ async fn capture_once(app: &App, capture: Rc<Capture>, deadline: Deadline, owner
     let new_id = run_id(app.env().clock.now(), &app.env().rng);
     let identity = identity(&capture);
     let begin = async || app.runs().begin("capture", &capture.name, &source, &identity, &new_id).await;
-    let run = patiently(app.env(), begin).await?;
+    let run = patiently_until(app.env(), deadline, begin).await?;
     let now = app.env().clock.now();
     if run.not_before > now && run.lease_expires_at <= now {
         // HubSpot is down, or the day's calls are spent: the schedule is not to beat the back-off.

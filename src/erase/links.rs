@@ -347,7 +347,8 @@ impl Work<'_> {
         }
         if let Some(link) = &one.link {
             if !one.own {
-                let todo = Todo { side: Side::Hubspot, id: link.hubspot_id.clone(), why: TodoWhy::Deferred };
+                let todo =
+                    Todo { side: Side::Hubspot, id: link.hubspot_id.clone(), why: TodoWhy::Deferred, since: None };
                 Todos::new(table.clone(), &one.sync).put(&todo).await?;
             }
             Links::new(table.clone(), self.app.env().rng.clone(), &one.sync).remove(link).await?;

@@ -1,7 +1,7 @@
 //! Content: blogs, pages, HubDB tables, redirects. Listed by the page and written one at a time; HubSpot has no batches and no search for it.
 //!
 //! These addresses have no dated version ([`CmsResource`] holds them), and their members are called differently from one resource to the
-//! next. A page of a list that is cut short reads as the last one; an empty one is believed when it comes twice.
+//! next. A page of a list that is cut short reads as the last one; an empty one is believed when it comes three times.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -13,7 +13,7 @@ use super::{
     account::{Account, Call, describe},
     envelope::Refusal,
     read::{Paging, text_of},
-    records::{RawRecord, moment},
+    records::{EMPTY_BELIEVED, RawRecord, moment},
     resources::{CmsResource, Write},
 };
 use crate::{Error, ErrorKind, Result, clock::Deadline, codes, http::rate_limit::Permit};
@@ -100,10 +100,12 @@ impl Account {
         call.query.push(("archived", query.archived.to_string()));
         call.query.extend(query.updated_after.map(|at| ("updatedAfter", at.to_string())));
         call.query.extend(after.map(|after| ("after", after.to_owned())));
-        let mut again = true;
+        let mut empty = 0;
         loop {
             match self.parsed::<ListAnswer>(call.clone(), None, deadline).await? {
-                Ok(page) if page.results.is_empty() && page.paging.is_none() && again => again = false,
+                Ok(page) if page.results.is_empty() && page.paging.is_none() && empty + 1 < EMPTY_BELIEVED => {
+                    empty += 1
+                }
                 Ok(page) => {
                     let count = page.results.len();
                     let records: Vec<RawRecord> =

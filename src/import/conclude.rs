@@ -256,14 +256,9 @@ pub(super) async fn in_time<T>(job: &Job, work: impl Future<Output = Result<T>>)
     }
 }
 
-/// Repeats what failed for a passing reason, for about half a lease: what follows the work must not be lost to a hiccup of S3 or DynamoDB.
-/// Everything it is used for is safe to repeat.
-pub(crate) async fn patiently<T>(env: &Env, attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
-    patiently_until(env, Deadline::NONE, attempt).await
-}
-
-/// The same, but no longer than there is time for another try: several of these in a row would else outlast an invocation, which would then
-/// end without an answer.
+/// Repeats what failed for a passing reason, for about half a lease: what follows the work must not be lost to a hiccup of S3 or DynamoDB. But
+/// no longer than there is time for another try: several of these in a row would else outlast an invocation, which would then end without
+/// an answer. Everything it is used for is safe to repeat.
 pub(crate) async fn patiently_until<T>(
     env: &Env,
     deadline: Deadline,

@@ -27,7 +27,7 @@ mod source;
 use std::{rc::Rc, time::Duration};
 
 pub(crate) use self::{
-    conclude::{blank_report, hand_over, is_passing, log_summary, patiently, patiently_until, store_report},
+    conclude::{blank_report, hand_over, is_passing, log_summary, patiently_until, store_report},
     job::{calls_of, held},
 };
 use self::{

@@ -8,16 +8,22 @@
 //! Nothing is believed of what a job says about its rows: whatever it wrote shows in the records, and what it did not write is written, or
 //! refused with its reason, by the ordinary way.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 use super::{
     chunk::{Candidate, Creation, Source, Work},
     decide,
-    model::{Side, Todo, TodoWhy},
+    model::{Canon, Side, Todo, TodoWhy},
     progress::Phase,
+    records::sight_hubspot,
     run::{CHUNK, Job},
+    write::noted,
 };
 use crate::{
     error::Result,
@@ -105,7 +111,9 @@ impl Job {
                 Some((values, sent, _)) => {
                     records.push(record.id.clone());
                     if upserts.push(&values) {
-                        todos.push(Todo { side: Side::Hubspot, id: record.id, why: TodoWhy::Creating(sent) });
+                        let noted = noted(&sent, &sight_hubspot(&mapping, &record));
+                        let since = creation.candidate.since.or_else(|| Some(self.org.server_time()));
+                        todos.push(Todo { side: Side::Hubspot, id: record.id, why: TodoWhy::Creating(noted), since });
                     }
                 }
                 None => self.progress.done.rows.add(RowOutcome::Rejected),
@@ -191,8 +199,14 @@ impl Job {
             }
             let todos = self.creating(lot).await?;
             let candidates = lot.iter().map(|id| {
-                let creating = todos.get(id).cloned();
-                Candidate { force: true, todo: creating.is_some(), creating, ..Candidate::new(id.clone()) }
+                let (creating, since) = todos.get(id).cloned().unzip();
+                Candidate {
+                    force: true,
+                    todo: creating.is_some(),
+                    creating,
+                    since: since.flatten(),
+                    ..Candidate::new(id.clone())
+                }
             });
             let candidates = candidates.collect();
             // Not by a job again.
@@ -215,17 +229,14 @@ impl Job {
         Ok(true)
     }
 
-    /// What records are being created with.
-    async fn creating(
-        &self,
-        ids: &[String],
-    ) -> Result<std::collections::BTreeMap<String, std::collections::BTreeMap<String, super::model::Canon>>> {
-        let wanted: std::collections::BTreeSet<&String> = ids.iter().collect();
+    /// What records are being created with, and since when.
+    async fn creating(&self, ids: &[String]) -> Result<BTreeMap<String, (BTreeMap<String, Canon>, Option<Timestamp>)>> {
+        let wanted: BTreeSet<&String> = ids.iter().collect();
         let todos = self.todos.list(super::run::CHUNK_LARGE * 4).await?;
         let own = todos.into_iter().filter(|todo| todo.side == Side::Hubspot && wanted.contains(&todo.id));
         Ok(own
             .filter_map(|todo| match todo.why {
-                TodoWhy::Creating(sent) => Some((todo.id, sent)),
+                TodoWhy::Creating(sent) => Some((todo.id, (sent, todo.since))),
                 _ => None,
             })
             .collect())

@@ -12,7 +12,7 @@ use super::{
     decide::{self, Dates, Decision, Sighted},
     fields::Mapping,
     identity::{Match, hubspot_id_of},
-    model::{Canon, FieldState, Link, Review, ReviewField, ReviewKind, Side, Status, hash_of},
+    model::{Canon, FieldState, Intent, Link, Review, ReviewField, ReviewKind, Side, Status, Todo, TodoWhy, hash_of},
     plan::{Operation, Planned, PlannedField},
     records::{GoneRow, HubspotRecord, last_modified, sight_hubspot, sight_salesforce},
     reviews::Reviews,
@@ -56,6 +56,8 @@ pub(super) struct Candidate {
     pub(super) todo: bool,
     /// It was being created on the other side, with these values.
     pub(super) creating: Option<BTreeMap<String, Canon>>,
+    /// Since when, by the other side's clock.
+    pub(super) since: Option<Timestamp>,
     /// A person has decided about this review of it.
     pub(super) review: Option<String>,
 }
@@ -402,6 +404,7 @@ impl Job {
         if unlinked.is_empty() {
             return Ok(creations);
         }
+        self.note_creating(side, &mut unlinked).await?;
         let mut by_id: BTreeMap<String, Candidate> = BTreeMap::new();
         let (mut gone, mut sources): (Vec<Candidate>, Vec<Candidate>) = (Vec::new(), Vec::new());
         let mut matched: Vec<(String, Source, Match)> = Vec::new();
@@ -444,8 +447,16 @@ impl Job {
             }
         }
         works.extend(Box::pin(self.works_of_gone(side, gone)).await?);
+        let creating = matched.iter().filter(|(.., found)| matches!(found, Match::Create));
+        let creating: Vec<&Candidate> = creating.filter_map(|(id, ..)| by_id.get(id)).collect();
+        let made = Box::pin(self.made_and_deleted(side, &creating)).await?;
+        let mut undone: Vec<Candidate> = Vec::new();
         for (id, source, found) in matched {
             let Some(candidate) = by_id.remove(&id) else { continue };
+            if made.contains_key(&id) {
+                undone.push(candidate);
+                continue;
+            }
             if matches!(found, Match::Create)
                 && let Some(gone) = self.made_of(side, &source).await?
             {
@@ -502,7 +513,30 @@ impl Job {
             }
         }
         works.extend(Box::pin(self.works_of_gone(side.other(), sources)).await?);
+        let linked = self.link_made(side, undone, &made).await?;
+        works.extend(Box::pin(self.works_of_links(linked)).await?);
         Ok(creations)
+    }
+
+    /// A run that goes on after its process died is beyond the list of what was put off: a feed shows the records, and does not tell that they
+    /// were being created.
+    async fn note_creating(&self, side: Side, unlinked: &mut [Candidate]) -> Result<()> {
+        if self.lease.as_ref().is_none_or(|lease| lease.invocations < 2) {
+            return Ok(());
+        }
+        let store = &self.todos;
+        let asked = unlinked.iter().enumerate().filter(|(_, one)| one.creating.is_none() && !one.todo);
+        let found: Vec<(usize, Option<Todo>)> = stream::iter(asked.map(|(at, one)| (at, one.id.clone())))
+            .map(|(at, id)| async move { Ok::<_, Error>((at, store.get(side, &id).await?)) })
+            .buffer_unordered(ITEMS_AT_ONCE)
+            .try_collect()
+            .await?;
+        for (at, todo) in found {
+            if let (Some(one), Some(Todo { why: TodoWhy::Creating(sent), since, .. })) = (unlinked.get_mut(at), todo) {
+                (one.todo, one.creating, one.since) = (true, Some(sent), since);
+            }
+        }
+        Ok(())
     }
 
     /// Records that were being created on the other side when a process died, and are gone since.
@@ -511,6 +545,10 @@ impl Job {
             return Ok(Vec::new());
         }
         let linked = self.links_of_gone(side, gone).await?;
+        self.works_of_links(linked).await
+    }
+
+    async fn works_of_links(&mut self, linked: Vec<(Candidate, Link)>) -> Result<Vec<Work>> {
         let hubspot = linked.iter().map(|(_, link)| link.hubspot_id.clone()).collect();
         let salesforce = linked.iter().map(|(_, link)| link.salesforce_id.clone()).collect();
         let (mut hubspot, mut salesforce) =
@@ -534,10 +572,10 @@ impl Job {
         let tick = self.progress.tick;
         let mut undated: Vec<usize> = Vec::new();
         if first {
-            let in_history = self.written_and_taken_back(works).await?;
+            let mut in_history = self.written_and_taken_back(works).await?;
             for (at, work) in works.iter_mut().enumerate().filter(|(_, work)| work.is_active()) {
-                let seen = in_history.contains(&at);
-                decide::settle_intent(&mut work.link, &mapping.pairs, &work.hubspot, &work.salesforce, seen);
+                let stood = in_history.remove(&at).unwrap_or_default();
+                decide::settle_intent(&mut work.link, &mapping.pairs, &work.hubspot, &work.salesforce, &stood);
                 self.thaw(work).await?;
             }
         }
@@ -578,15 +616,18 @@ impl Job {
         Ok(())
     }
 
-    /// Of which pairs HubSpot's history says that what an intent was to write stood there, although it does not any more.
-    async fn written_and_taken_back(&self, works: &[Work]) -> Result<BTreeSet<usize>> {
+    /// Of which fields of which pairs HubSpot's history says that what an intent was to write stood there, although it does not any more.
+    async fn written_and_taken_back(&self, works: &[Work]) -> Result<BTreeMap<usize, BTreeSet<String>>> {
         let open: Vec<(usize, &Work)> = works
             .iter()
             .enumerate()
             .filter(|(_, work)| {
                 let intent = work.link.intent.as_ref().filter(|intent| !intent.hubspot.is_empty());
-                intent.is_some_and(|one| !decide::shows_any(&work.link, Side::Hubspot, &one.hubspot, &work.hubspot))
-                    && work.is_active()
+                let shows = |one: &Intent| match one.one_by_one {
+                    true => one.hubspot.iter().all(|(key, value)| work.hubspot.canon(key) == Some(value)),
+                    false => decide::shows_any(&work.link, Side::Hubspot, &one.hubspot, &work.hubspot),
+                };
+                intent.is_some_and(|one| !shows(one)) && work.is_active()
             })
             .collect();
         let mut properties = BTreeSet::new();
@@ -594,23 +635,24 @@ impl Job {
             properties.extend(intent.hubspot.keys().filter_map(|key| Some(self.mapping.pair(key)?.hubspot.clone())));
         }
         if properties.is_empty() {
-            return Ok(BTreeSet::new());
+            return Ok(BTreeMap::new());
         }
         let wanted = Wanted { properties: properties.into_iter().collect(), history: true, archived: false };
         let ids: Vec<String> = open.iter().map(|(_, work)| work.link.hubspot_id.clone()).collect();
         let found = self.account.read_records(&self.resource.object, &ids, &wanted, self.calls_until()).await?;
         let stood = |work: &Work| {
             let (Some(intent), Some(record)) = (&work.link.intent, found.get(&work.link.hubspot_id)) else {
-                return false;
+                return BTreeSet::new();
             };
-            intent.hubspot.iter().any(|(key, written)| {
+            let stood = intent.hubspot.iter().filter(|(key, written)| {
                 let Some(pair) = self.mapping.pair(key) else { return false };
                 let past = record.history.get(&*pair.hubspot).into_iter().flatten();
                 let mut since = past.filter(|past| past.at.as_millisecond() > intent.hubspot_modified);
-                since.any(|past| pair.of_hubspot(past.value.as_deref()).canon == *written)
-            })
+                since.any(|past| pair.of_hubspot(past.value.as_deref()).canon == **written)
+            });
+            stood.map(|(key, _)| key.clone()).collect()
         };
-        Ok(open.iter().filter(|(_, work)| stood(work)).map(|(at, _)| *at).collect())
+        Ok(open.iter().map(|(at, work)| (*at, stood(work))).collect())
     }
 
     /// A value that another record had is tried again when it is another value, or free.

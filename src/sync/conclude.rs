@@ -14,7 +14,7 @@ use crate::{
     codes,
     config::Sync,
     error::{Error, ErrorKind, Result},
-    import::{hand_over, is_passing, log_summary, patiently, store_report},
+    import::{hand_over, is_passing, log_summary, patiently_until, store_report},
     objects::Location,
     report::{Cost, Outcome, Position, Report, ReportError, Source},
     state::runs::Run,
@@ -65,7 +65,7 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     }
     job.count_costs();
     if !outcome.is_final() {
-        match patiently(env, async || job.save_costs().await).await {
+        match patiently_until(env, job.deadline, async || job.save_costs().await).await {
             Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
             Err(error) => {
                 tracing::warn!(run_id = run.run_id, error = %error, "calls of this invocation are not counted")
@@ -78,9 +78,9 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
     job.progress.done.sync.review_open =
         job.open.values().filter(|review| review.version > 0 && review.choice.is_none()).count() as u64;
     let report = report_of(&job, run, outcome, failure.as_ref(), rejects, env.clock.now());
-    patiently(env, async || app.runs().still_ours(&lease).await).await?;
+    patiently_until(env, job.deadline, async || app.runs().still_ours(&lease).await).await?;
     let bucket = data_of(app.config())?.bucket;
-    let report = match patiently(env, async || store_report(app, &bucket, &report).await).await {
+    let report = match patiently_until(env, job.deadline, async || store_report(app, &bucket, &report).await).await {
         Err(error) if is_passing(&error) => return Err(error),
         Err(error) => {
             tracing::error!(run_id = run.run_id, error_code = %error.code(), "the report cannot be stored: {error}");
@@ -99,9 +99,12 @@ pub(super) async fn conclude(app: &App, mut job: Job, run: &Run, end: End) -> Re
             })?;
             let position = serde_json::to_string(&carry.position()).unwrap_or_default();
             let name = &job.sync.name;
-            patiently(env, async || app.runs().pass_on("sync", name, &lease, &position, &text).await).await?;
+            patiently_until(env, job.deadline, async || {
+                app.runs().pass_on("sync", name, &lease, &position, &text).await
+            })
+            .await?;
         }
-        patiently(env, async || app.runs().finish(&lease, &report).await).await?;
+        patiently_until(env, job.deadline, async || app.runs().finish(&lease, &report).await).await?;
         remove_pieces(&job).await?;
     } else if waiting {
         // A Bulk job takes its time; waiting for it is not standing still.
@@ -150,14 +153,19 @@ async fn join_refused(job: &Job) -> Result<Option<String>> {
     let mut all = BytesMut::new();
     for piece in 1..=pieces {
         let location = job.refused_piece(piece)?;
-        if let Some((bytes, _)) = patiently(&job.env, async || job.env.objects.get(&location).await).await? {
+        if let Some((bytes, _)) =
+            patiently_until(&job.env, job.deadline, async || job.env.objects.get(&location).await).await?
+        {
             all.extend_from_slice(&bytes);
         }
     }
     let at =
         Location::new(data_of(&job.config)?.bucket, format!("rejects/sync-{}/{}.jsonl", job.sync.name, job.run_id));
     let body: Bytes = all.freeze();
-    patiently(&job.env, async || job.env.objects.put(&at, body.clone(), "application/x-ndjson").await).await?;
+    patiently_until(&job.env, job.deadline, async || {
+        job.env.objects.put(&at, body.clone(), "application/x-ndjson").await
+    })
+    .await?;
     Ok(Some(at.to_string()))
 }
 

@@ -4,7 +4,7 @@
 //! last" nor a time decides: a value that differs from its shadow was changed, whoever did it. What our own writes left is in the shadows,
 //! so an echo is no change; what an automation made of them is one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     fields::{FieldFault, Pair},
@@ -37,7 +37,7 @@ pub struct Sighted {
 }
 
 impl Sighted {
-    fn canon(&self, key: &str) -> Option<&Canon> {
+    pub(super) fn canon(&self, key: &str) -> Option<&Canon> {
         self.fields.get(key).map(|seen| &seen.canon)
     }
 }
@@ -171,10 +171,16 @@ fn why(rule: SyncRule, changed: Option<(bool, bool)>, to: Side) -> &'static str 
 /// Takes the writes of an intent that took place for granted: what they wrote is what the two agreed on.
 ///
 /// A process died after it had stored the intent. Whether the write took place shows in the record: it holds one of the values. Or somebody has
-/// taken them back since: of HubSpot its history tells (`seen_in_history`). A Salesforce record was then changed, and nothing that we see of
+/// taken them back since: of HubSpot its history tells (`stood`: the fields by key). A Salesforce record was then changed, and nothing that we see of
 /// it differs from before; but the same is seen where the write never took place and somebody changed what is not synced. There the field
-/// counts as changed on both sides.
-pub fn settle_intent(link: &mut Link, pairs: &[Pair], hubspot: &Sighted, salesforce: &Sighted, seen_in_history: bool) {
+/// counts as changed on both sides. What was written one by one is settled one by one.
+pub fn settle_intent(
+    link: &mut Link,
+    pairs: &[Pair],
+    hubspot: &Sighted,
+    salesforce: &Sighted,
+    stood: &BTreeSet<String>,
+) {
     let Some(intent) = link.intent.take() else { return };
     for (side, written, modified) in [
         (Side::Hubspot, &intent.hubspot, intent.hubspot_modified),
@@ -183,7 +189,7 @@ pub fn settle_intent(link: &mut Link, pairs: &[Pair], hubspot: &Sighted, salesfo
         let record = if side == Side::Hubspot { hubspot } else { salesforce };
         let untouched = |(key, seen): (&String, &Seen)| shadow(link, side, key) == Some(&seen.canon);
         let taken_back = match side {
-            Side::Hubspot => seen_in_history,
+            Side::Hubspot => !stood.is_empty(),
             Side::Salesforce => record.edited > modified && record.fields.iter().all(untouched),
         };
         let shows = shows_any(link, side, written, record);
@@ -192,6 +198,9 @@ pub fn settle_intent(link: &mut Link, pairs: &[Pair], hubspot: &Sighted, salesfo
         }
         let is_doubtful = side == Side::Salesforce && !shows;
         for (key, value) in written {
+            if side == Side::Hubspot && intent.one_by_one && record.canon(key) != Some(value) && !stood.contains(key) {
+                continue;
+            }
             let other = if side == Side::Hubspot { salesforce } else { hubspot };
             let pair = pairs.iter().find(|pair| pair.key == *key);
             // Where the two cannot hold the same, what the other holds is what this came from.
@@ -413,6 +422,7 @@ pub fn intent_of(decision: &Decision, pairs: &[Pair], hubspot: &Sighted, salesfo
         hubspot_modified: hubspot.edited,
         salesforce_modified: salesforce.edited,
         deletes: None,
+        one_by_one: false,
     }
 }
 

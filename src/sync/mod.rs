@@ -42,7 +42,7 @@ use crate::{
     codes,
     config::{Config, Sync},
     error::{Error, ErrorKind, Result},
-    import::{Spent, calls_of, patiently},
+    import::{Spent, calls_of, patiently_until},
     objects::Location,
     report::{Outcome, Report},
     state::runs::{Leased, Run, RunSource, decode},
@@ -180,7 +180,7 @@ async fn sync_once(app: &App, sync: &Rc<Sync>, only_reviews: bool, deadline: Dea
     // Links of other objects or another org under the same name would mean nothing.
     let identity = format!("{} {} {} {}", sync.hubspot, sync.hubspot_object, sync.salesforce, sync.salesforce_object);
     let begin = async || app.runs().begin("sync", &sync.name, &source, &identity, &new_id).await;
-    let run = patiently(app.env(), begin).await?;
+    let run = patiently_until(app.env(), deadline, begin).await?;
     let now = app.env().clock.now();
     if run.not_before > now && run.lease_expires_at <= now {
         // A Bulk job is at work, or a system is down: the schedule is not to beat the back-off.

@@ -162,6 +162,9 @@ pub struct Intent {
     /// The record is being archived or deleted on this side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletes: Option<Side>,
+    /// HubSpot's values are written one after the other, as it does not say which of them it refuses: any of them may stand there alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_by_one: bool,
 }
 
 impl Intent {
@@ -298,6 +301,9 @@ pub struct Todo {
     pub id: String,
     /// Why.
     pub why: TodoWhy,
+    /// Of one that is being created: since when, by the clock of the side that it is created on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// Why a record is looked at again.

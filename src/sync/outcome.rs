@@ -311,7 +311,7 @@ impl Job {
         if self.planner.is_some() {
             return Ok(());
         }
-        self.todos.put(&Todo { side, id: id.to_owned(), why: TodoWhy::Deferred }).await
+        self.todos.put(&Todo { side, id: id.to_owned(), why: TodoWhy::Deferred, since: None }).await
     }
 
     /// What was put off is dealt with.

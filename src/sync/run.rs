@@ -613,6 +613,7 @@ impl Job {
                     candidate.todo = true;
                     if let TodoWhy::Creating(sent) = &todo.why {
                         candidate.creating = Some(sent.clone());
+                        candidate.since = todo.since;
                     }
                     candidate
                 });

@@ -40,6 +40,10 @@ impl Todos {
         let put = |stored: Option<Todo>| match stored {
             Some(stored) if stored == *todo => Next::Same,
             Some(Todo { why: TodoWhy::Creating(_), .. }) if todo.why == TodoWhy::Deferred => Next::Same,
+            // It is sent once more, with other values: what was made of the first ones is its counterpart too.
+            Some(Todo { why: TodoWhy::Creating(_), since, .. }) if matches!(todo.why, TodoWhy::Creating(_)) => {
+                Next::Store(Todo { since: since.or(todo.since), ..todo.clone() })
+            }
             _ => Next::Store(todo.clone()),
         };
         self.store.change(&sort_key(todo.side, &todo.id), put).await

@@ -45,6 +45,15 @@ pub(super) struct Draft<V> {
     pub(super) missing: Vec<String>,
 }
 
+/// What is noted of a record that is being created: what it is sent with, and what was blank. Should somebody fill that in before the two are
+/// linked, it is an edit, and not a value that the other side would not take.
+pub(super) fn noted(sent: &BTreeMap<String, Canon>, sighted: &Sighted) -> BTreeMap<String, Canon> {
+    let blank = sighted.fields.iter().filter(|(_, seen)| seen.canon.is_none());
+    let mut noted: BTreeMap<String, Canon> = blank.map(|(key, _)| (key.clone(), None)).collect();
+    noted.extend(sent.iter().map(|(key, value)| (key.clone(), value.clone())));
+    noted
+}
+
 /// What a record is created with.
 struct Made {
     creation: Creation,
@@ -375,10 +384,20 @@ impl Job {
 
     /// Stands among what is being created before it is: a process that dies knows what it has sent.
     async fn note_creations(&self, side: Side, made: &[Made]) -> Result<()> {
-        let todos = made
-            .iter()
-            .filter(|one| one.creation.candidate.creating.as_ref() != Some(&one.sent))
-            .map(|one| Todo { side, id: one.id.clone(), why: TodoWhy::Creating(one.sent.clone()) });
+        let now = match side.other() {
+            Side::Hubspot => self.account.server_time(),
+            Side::Salesforce => self.org.server_time(),
+        };
+        let todos = made.iter().filter_map(|one| {
+            let candidate = &one.creation.candidate;
+            let noted = noted(&one.sent, &one.sighted);
+            (candidate.creating.as_ref() != Some(&noted)).then(|| Todo {
+                side,
+                id: one.id.clone(),
+                why: TodoWhy::Creating(noted),
+                since: candidate.since.or(Some(now)),
+            })
+        });
         self.put_todos(todos.collect()).await
     }
 
@@ -495,7 +514,9 @@ impl Job {
                 return Ok(());
             }
             for work in works.iter_mut().filter(|work| work.writes()) {
-                let intent = decide::intent_of(&work.decision, &self.mapping.pairs, &work.hubspot, &work.salesforce);
+                let mut intent =
+                    decide::intent_of(&work.decision, &self.mapping.pairs, &work.hubspot, &work.salesforce);
+                intent.one_by_one = work.isolate;
                 work.link.intent = Some(intent);
             }
             if mutate::on(Bug::ShadowBeforeEffect) {
@@ -897,7 +918,8 @@ impl Job {
                     // Until its account has a company.
                     let why = TodoWhy::Account(account);
                     work.todo = false;
-                    self.todos.put(&Todo { side: Side::Hubspot, id: work.link.hubspot_id.clone(), why }).await?;
+                    let id = work.link.hubspot_id.clone();
+                    self.todos.put(&Todo { side: Side::Hubspot, id, why, since: None }).await?;
                 }
             }
         }

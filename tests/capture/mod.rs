@@ -2,6 +2,7 @@
 
 mod basics;
 mod csv;
+mod lists;
 pub(crate) mod opencdc;
 mod parquet;
 mod trouble;

@@ -767,7 +767,7 @@ async fn what_is_to_be_looked_at_again_is_kept_once_a_record() {
     for (table, _folder) in tables() {
         let todos = Todos::new(Rc::clone(&table), "people");
         let creating = TodoWhy::Creating(BTreeMap::from([("phone|Phone".to_owned(), Some("+1".to_owned()))]));
-        let todo = |side, why: &TodoWhy| Todo { side, id: "1".into(), why: why.clone() };
+        let todo = |side, why: &TodoWhy| Todo { side, id: "1".into(), why: why.clone(), since: None };
         let (in_hubspot, in_salesforce) =
             (todo(Side::Hubspot, &TodoWhy::Deferred), todo(Side::Salesforce, &TodoWhy::Account(salesforce(3))));
         for one in [&in_hubspot, &in_salesforce, &in_hubspot] {
@@ -843,7 +843,7 @@ async fn lost_answers_and_deaths_leave_todo_items_and_refusals_whole() {
                 let process: Rc<dyn Table> = Process::new(Rc::clone(&table), fate);
                 Todos::new(process, "people")
             };
-            let todo = Todo { side: Side::Hubspot, id: "1".into(), why: TodoWhy::Deferred };
+            let todo = Todo { side: Side::Hubspot, id: "1".into(), why: TodoWhy::Deferred, since: None };
             assert_eq!(on(fate).put(&todo).await.is_ok(), fate == Fate::LostAnswer(1));
             on(Fate::Lives).put(&todo).await.unwrap();
             assert_eq!(on(Fate::Lives).list(5).await.unwrap(), [todo]);

@@ -60,7 +60,7 @@ async fn known() -> Known {
     // A record of hers was being created when an invocation died.
     let todos = Todos::new(both.world.table.clone(), PEOPLE);
     let sent = [("email|Email".to_owned(), Some(ADA.to_owned()))].into();
-    let todo = Todo { side: Side::Hubspot, id: "999000999".to_owned(), why: TodoWhy::Creating(sent) };
+    let todo = Todo { side: Side::Hubspot, id: "999000999".to_owned(), why: TodoWhy::Creating(sent), since: None };
     todos.put(&todo).await.unwrap();
     Known { both, h, s, eve, bob, nada }
 }

@@ -5,7 +5,11 @@ use std::time::Duration;
 use hubferry::{
     clock::Clock as _,
     report::Outcome,
-    sync::model::{ReviewKind, Side},
+    sync::{
+        model::{Choice, ReviewKind, Side},
+        resolve,
+        reviews::Reviews,
+    },
 };
 
 use super::{Both, EMAIL, LAST, PEOPLE, PHONE, WIDE, told};
@@ -288,6 +292,82 @@ async fn what_was_being_created_when_a_process_died_is_not_created_again_where_i
             assert_eq!((other, reviews), (usize::from(is_made), expected), "{side:?}, killed after {step} ms");
         }
         assert!(made > 3, "{side:?}: no process died after it had created the other record");
+    }
+}
+
+/// A process dies after it has created the other record, and a person deletes what it has made: that is the deletion of one of a pair, as
+/// after a run that came to its end.
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_process_had_made_and_a_person_deleted_is_not_made_again() {
+    let values = [("email", "d@example.com"), ("lastname", "Dyer")];
+    for (deletes, side) in
+        ["review", "propagate", "ignore"].into_iter().flat_map(|deletes| SIDES.map(|on| (deletes, on)))
+    {
+        let mut met = 0;
+        for step in (0..4_000).step_by(97) {
+            let both = Both::people(&THREE, &format!("deletes: {deletes}\n{WIDE}"));
+            let id = match side {
+                Side::Hubspot => both.h_create(&values),
+                Side::Salesforce => both.s_create(&[("Email", "d@example.com"), ("LastName", "Dyer")]),
+            };
+            both.wait(60).await;
+            if both.sync_until_killed(PEOPLE, Duration::from_millis(step)).await.is_some() {
+                break;
+            }
+            let made = match side {
+                Side::Hubspot => both.s_twin(&id),
+                Side::Salesforce => both.h_twin(&id),
+            };
+            let Some(made) = made else { continue };
+            met += 1;
+            delete(&both, side.other(), &made, &made);
+            both.wait(3_600).await;
+            both.world.resume().await;
+            for _ in 0..2 {
+                both.done(PEOPLE).await;
+            }
+            let place = format!("{deletes}: made of one of {side:?}, killed after {step} ms");
+            let left = match side {
+                Side::Hubspot => (both.h_count(), both.s_count()),
+                Side::Salesforce => (both.s_count(), both.h_count()),
+            };
+            assert_eq!(left, (usize::from(deletes != "propagate"), 0), "{place}");
+            let asked = if deletes == "review" { vec![ReviewKind::Delete] } else { Vec::new() };
+            assert_eq!(both.review_kinds(), asked, "{place}");
+            both.assert_quiet(PEOPLE).await;
+        }
+        assert!(met > 1, "{deletes} {side:?}: no process died after it had made the other record");
+    }
+}
+
+/// A person has it made anew, the process dies before it is: what was deleted is the old one, and the choice stands.
+#[tokio::test(start_paused = true)]
+async fn who_is_to_be_made_anew_is_made_also_where_a_process_dies_over_it() {
+    for side in SIDES {
+        let mut killed = 0;
+        for step in (0..4_000).step_by(97) {
+            let (both, h, s) = deleted(&format!("deletes: review\n{WIDE}"), side).await;
+            both.done(PEOPLE).await;
+            let review = resolve::list(&both.world.process(), None).await.unwrap().remove(0);
+            assert_eq!(review.kind, ReviewKind::Delete);
+            let store = Reviews::new(both.world.table.clone(), both.world.rng.clone(), PEOPLE);
+            assert!(store.choose(&review.id, Choice::Side(side.other()), &review).await.unwrap());
+            both.wait(60).await;
+            let ended = both.sync_until_killed(PEOPLE, Duration::from_millis(step)).await.is_some();
+            both.wait(3_600).await;
+            both.world.resume().await;
+            both.done(PEOPLE).await;
+            both.done(PEOPLE).await;
+            let place = format!("deleted in {side:?}, killed after {step} ms: {:?}", both.reviews());
+            assert_eq!((both.h_count(), both.s_count()), (1, 1), "{place}");
+            assert!(both.review_kinds().is_empty(), "{place}");
+            assert!(if side == Side::Hubspot { both.s_lives(&s) } else { both.h_lives(&h) }, "{place}");
+            if ended {
+                break;
+            }
+            killed += 1;
+        }
+        assert!(killed > 3, "{side:?}: {killed}");
     }
 }
 

@@ -75,6 +75,28 @@ pub(super) async fn settle(both: &Both) {
     both.done(PEOPLE).await;
 }
 
+/// Milliseconds that a run takes which nothing befalls: the places at which one can be killed.
+async fn took(both: &Both) -> u64 {
+    let started = both.world.clock.elapsed();
+    both.run(PEOPLE).await;
+    u64::try_from((both.world.clock.elapsed() - started).as_millis()).unwrap()
+}
+
+/// A pair that is in step, and whose phone number somebody has changed on one side since.
+async fn edited(in_salesforce: bool) -> (Both, String, String) {
+    let both = quick("");
+    let (h, s) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com"), ("Phone", "030 1")]).await;
+    both.wait(7_200).await;
+    both.done(PEOPLE).await;
+    if in_salesforce {
+        both.s_edit(&s, &[("Phone", "030 2")]);
+    } else {
+        both.h_edit(&h, &[("phone", "030 2")]);
+    }
+    both.wait(60).await;
+    (both, h, s)
+}
+
 fn assert_once(both: &Both, place: &str) {
     // Every create of ours, by the address or name that it was for.
     for (count, side) in [(both.h_count(), "HubSpot"), (both.s_count(), "Salesforce")] {
@@ -85,18 +107,15 @@ fn assert_once(both: &Both, place: &str) {
 #[tokio::test(start_paused = true)]
 async fn a_run_that_is_killed_between_any_two_steps_ends_as_a_clean_one() {
     let clean = work().await;
-    let started = clean.world.clock.elapsed();
-    clean.run(PEOPLE).await;
-    let took = clean.world.clock.elapsed() - started;
+    let steps = took(&clean).await + 2;
     settle(&clean).await;
     let expected = shown(&clean);
     assert_once(&clean, "clean");
     assert!(clean.reviews().is_empty(), "{:?}", clean.reviews());
-    let steps = u32::try_from(took.as_millis()).unwrap() + 2;
     assert!(steps > 30, "a run of {steps} ms has too few steps to be killed between");
     for step in 0..steps {
         let both = work().await;
-        let ended = both.sync_until_killed(PEOPLE, Duration::from_millis(step.into())).await;
+        let ended = both.sync_until_killed(PEOPLE, Duration::from_millis(step)).await;
         settle(&both).await;
         let place = format!("killed after {step} of {steps} ms ({:?})", ended.map(|report| report.outcome));
         assert_eq!(shown(&both), expected, "{place}");
@@ -127,26 +146,11 @@ async fn a_run_that_is_killed_again_and_again_gets_to_the_end() {
 #[tokio::test(start_paused = true)]
 async fn a_revert_in_the_gap_after_a_write_is_an_edit_on_either_side() {
     for from_salesforce in [true, false] {
-        let prepared = async || {
-            let both = quick("");
-            let (h, s) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com"), ("Phone", "030 1")]).await;
-            both.wait(7_200).await;
-            if from_salesforce {
-                both.s_edit(&s, &[("Phone", "030 2")]);
-            } else {
-                both.h_edit(&h, &[("phone", "030 2")]);
-            }
-            both.wait(60).await;
-            (both, h, s)
-        };
-        let (clean, ..) = prepared().await;
-        let started = clean.world.clock.elapsed();
-        clean.run(PEOPLE).await;
-        let steps = u32::try_from((clean.world.clock.elapsed() - started).as_millis()).unwrap();
+        let (clean, ..) = edited(from_salesforce).await;
         let mut reverted = 0;
-        for step in 0..steps {
-            let (both, h, s) = prepared().await;
-            both.sync_until_killed(PEOPLE, Duration::from_millis(step.into())).await;
+        for step in 0..took(&clean).await {
+            let (both, h, s) = edited(from_salesforce).await;
+            both.sync_until_killed(PEOPLE, Duration::from_millis(step)).await;
             both.wait(5).await;
             let written =
                 if from_salesforce { both.h(&h, "phone") } else { both.s(&s, "Phone") }.as_deref() == Some("030 2");
@@ -344,15 +348,12 @@ async fn an_edit_between_our_reading_and_our_writing_is_not_overwritten_where_th
         (both, h, s)
     };
     let (clean, ..) = prepared().await;
-    let started = clean.world.clock.elapsed();
-    clean.run(PEOPLE).await;
-    let took = clean.world.clock.elapsed() - started;
     let mut races = 0;
-    for at in (0..took.as_millis()).step_by(250) {
+    for at in (0..took(&clean).await).step_by(250) {
         let (both, h, s) = prepared().await;
         both.mark();
         let edit = async {
-            both.world.clock.sleep(Duration::from_millis(u64::try_from(at).unwrap())).await;
+            both.world.clock.sleep(Duration::from_millis(at)).await;
             both.s_edit(&s, &[("Phone", "030 9")]);
         };
         futures_util::future::join(both.run(PEOPLE), edit).await;
@@ -372,31 +373,93 @@ async fn an_edit_between_our_reading_and_our_writing_is_not_overwritten_where_th
 /// The process dies before it has written, and somebody changes what is not synced: that is no edit of what is.
 #[tokio::test(start_paused = true)]
 async fn an_edit_of_another_field_after_a_kill_takes_no_edit_back() {
-    let prepared = async || {
-        let both = quick("");
-        let (h, s) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com"), ("Phone", "030 1")]).await;
-        both.wait(7_200).await;
-        both.done(PEOPLE).await;
-        both.h_edit(&h, &[("phone", "030 2")]);
-        both.wait(60).await;
-        (both, h, s)
-    };
-    let (clean, ..) = prepared().await;
-    let started = clean.world.clock.elapsed();
-    clean.run(PEOPLE).await;
-    let steps = u32::try_from((clean.world.clock.elapsed() - started).as_millis()).unwrap();
+    let (clean, ..) = edited(false).await;
+    let steps = took(&clean).await;
     let mut asked = 0;
     for step in 0..steps {
-        let (both, h, s) = prepared().await;
-        both.sync_until_killed(PEOPLE, Duration::from_millis(step.into())).await;
+        let (both, h, s) = edited(false).await;
+        both.sync_until_killed(PEOPLE, Duration::from_millis(step)).await;
         both.wait(5).await;
         both.s_edit(&s, &[("Department", "Other")]);
         settle(&both).await;
         let now = (both.h(&h, "phone"), both.s(&s, "Phone"));
         assert_eq!(now.0.as_deref(), Some("030 2"), "killed after {step} ms: HubSpot's edit was taken back");
         let is_asked = both.review_kinds() == [hubferry::sync::model::ReviewKind::Conflict];
-        asked += u32::from(is_asked);
+        asked += u64::from(is_asked);
         assert!(now.1.as_deref() == Some("030 2") || is_asked, "killed after {step} ms: {now:?}");
     }
     assert!(asked < steps / 4, "{asked} of {steps} kills end in a question");
+}
+
+/// A process dies after it has made the other record, and before the two are linked; what was blank is filled in meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_is_filled_in_after_a_kill_in_a_creation_is_carried_over() {
+    for from_salesforce in [true, false] {
+        let prepared = async || {
+            let both = quick("");
+            let id = if from_salesforce {
+                both.s_create(&[("LastName", "Dyer"), ("Email", "d@example.com")])
+            } else {
+                both.h_create(&[("lastname", "Dyer"), ("email", "d@example.com")])
+            };
+            both.wait(60).await;
+            (both, id)
+        };
+        let (clean, _) = prepared().await;
+        let mut made = 0;
+        for step in 0..took(&clean).await {
+            let (both, id) = prepared().await;
+            both.sync_until_killed(PEOPLE, Duration::from_millis(step)).await;
+            let is_made = if from_salesforce { both.h_count() } else { both.s_count() } > 0;
+            made += u32::from(is_made && both.links().is_empty());
+            both.wait(5).await;
+            if from_salesforce {
+                both.s_edit(&id, &[("Phone", "030 1"), ("Title", "Head")]);
+            } else {
+                both.h_edit(&id, &[("phone", "030 1"), ("jobtitle", "Head")]);
+            }
+            settle(&both).await;
+            let place = format!("from Salesforce: {from_salesforce}, killed after {step} ms: {:?}", both.refused());
+            let (here, there) = shown(&both);
+            assert_eq!((here.len(), there.len()), (1, 1), "{place}");
+            let of = |side: &BTreeMap<String, String>, names: [&str; 2]| names.map(|name| side.get(name).cloned());
+            let filled_in = ["030 1", "Head"].map(|text| Some(text.to_owned()));
+            assert_eq!(of(&here[0], ["phone", "jobtitle"]), filled_in, "{place}");
+            assert_eq!(of(&there[0], ["Phone", "Title"]), filled_in, "{place}");
+        }
+        assert!(made > 2, "from Salesforce: {from_salesforce}: no process died between the two");
+    }
+}
+
+/// HubSpot refuses one of several values and does not say which, so they are written one by one; the process dies among them. What was not
+/// written stands there as before, which is nobody's edit.
+#[tokio::test(start_paused = true)]
+async fn a_kill_among_values_that_are_written_one_by_one_takes_no_edit_back() {
+    let prepared = async || {
+        let both = quick("");
+        let (h, s) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com"), ("Phone", "030 1")]).await;
+        both.linked(&[("LastName", "Ayer"), ("Email", "taken@example.com")]).await;
+        both.wait(7_200).await;
+        both.done(PEOPLE).await;
+        both.s_edit(&s, &[("Email", "taken@example.com"), ("Phone", "030 2"), ("Title", "Head")]);
+        both.wait(60).await;
+        (both, h, s)
+    };
+    let (clean, ..) = prepared().await;
+    let mut halves = 0;
+    for step in 0..took(&clean).await {
+        let (both, h, s) = prepared().await;
+        both.sync_until_killed(PEOPLE, Duration::from_millis(step)).await;
+        let written = [both.h(&h, "phone") == Some("030 2".to_owned()), both.h(&h, "jobtitle").is_some()];
+        halves += u32::from(written[0] != written[1]);
+        settle(&both).await;
+        let place = format!("killed after {step} ms: {:?}", both.reviews());
+        let of = |hubspot: &str, salesforce: &str| (both.h(&h, hubspot), both.s(&s, salesforce));
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(of("email", "Email"), (text("d@example.com"), text("taken@example.com")), "{place}");
+        assert_eq!(of("phone", "Phone"), (text("030 2"), text("030 2")), "{place}");
+        assert_eq!(of("jobtitle", "Title"), (text("Head"), text("Head")), "{place}");
+        assert_eq!(both.review_kinds(), [hubferry::sync::model::ReviewKind::Taken], "{place}");
+    }
+    assert!(halves > 2, "the run was not killed among the values");
 }

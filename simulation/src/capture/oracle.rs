@@ -154,6 +154,12 @@ impl World {
             if ledger.purged.contains(&key(id)) || ledger.purged.contains(&key(&survivor)) || is_silent {
                 continue;
             }
+            // Who was merged into a record that was away unseen is told with it: with its next change.
+            let merged = survivor != *id;
+            let is_away = |one: &Live| merged && self.was_away_unseen(capture, &ledger, &survivor, one.updated);
+            if live.get(&survivor).is_some_and(is_away) {
+                continue;
+            }
             let seen = format!("{name}: {object} {id} is in S3, and not in HubSpot");
             self.tell(lines, id);
             self.outside.fail(as_what.unwrap_or(GONE), seen);

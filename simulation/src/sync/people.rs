@@ -200,11 +200,7 @@ impl World {
         oracle.moved.insert(of.clone());
         oracle.widowed.extend(twin);
         // The one that it names may be in the recycle bin, and come back.
-        let named = match of.0 {
-            Side::Hubspot => self.both.h(&of.1, "sf_contact_id_ext"),
-            Side::Salesforce => self.both.s(&of.1, "HubSpot_Contact_Id__c"),
-        };
-        oracle.widowed.extend(named.map(|id| place(of.0.other(), &id)));
+        oracle.widowed.extend(self.named(of));
         // A run that is at work, or has died, may have made a pair of the two that no id shows yet.
         if self.active.get() > 0 || oracle.died {
             let other = of.0.other();
@@ -229,6 +225,15 @@ impl World {
                 self.both.world.org.borrow_mut().delete(self.both.world.org_now(), "Contact", &of.1);
             }
         }
+    }
+
+    /// The record of the other side that this one names.
+    fn named(&self, of: &Place) -> Option<Place> {
+        let id = match of.0 {
+            Side::Hubspot => self.both.h(&of.1, "sf_contact_id_ext"),
+            Side::Salesforce => self.both.s(&of.1, "HubSpot_Contact_Id__c"),
+        };
+        id.map(|id| place(of.0.other(), &id))
     }
 
     fn bring_back(&self, side: Side) {
@@ -271,6 +276,8 @@ impl World {
         let now = self.both.world.clock.now();
         self.note(format_args!("{side:?} {} takes in {}", winner.1, loser.1));
         let twins = [self.twin(&winner), self.twin(&loser)];
+        // It may be in the recycle bin, and come back.
+        let named = self.named(&loser);
         let merged = match side {
             Side::Hubspot => self.both.world.portal.borrow_mut().merge(now, "contacts", &winner.1, &loser.1),
             Side::Salesforce => {
@@ -278,7 +285,9 @@ impl World {
             }
         };
         if merged {
-            self.oracle.borrow_mut().muddled.extend([winner, loser].into_iter().chain(twins.into_iter().flatten()));
+            let mut oracle = self.oracle.borrow_mut();
+            oracle.muddled.extend([winner, loser].into_iter().chain(twins.into_iter().flatten()));
+            oracle.widowed.extend(named);
         }
     }
 
