@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    account::{Account, Call},
+    account::Account,
     batch::{Write, WriteKind},
     model::{ObjectSchema, PropertyDefinition},
     properties::{NewProperty, SchemaParts},
@@ -199,14 +199,14 @@ impl Account {
             has_unique_value: true,
             options: Vec::new(),
         };
-        if let Err(error) = self.create_property(object, &property, deadline).await {
-            let refused = error.kind() == ErrorKind::Invalid;
-            return Err(if refused && unique >= UNIQUE_PROPERTIES_MAX { full("").with_source(error) } else { error });
-        }
         // It may have been there, archived or made by somebody else a moment ago: with what definition?
-        let call = Call::get(self.paths().properties(object, &name));
-        let definition: PropertyDefinition = self.told(call, deadline).await?;
-        fit(object, &definition).map(|()| name)
+        match self.create_property(object, &property, deadline).await {
+            Ok(definition) => fit(object, &definition).map(|()| name),
+            Err(error) if error.kind() == ErrorKind::Invalid && unique >= UNIQUE_PROPERTIES_MAX => {
+                Err(full("").with_source(error))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What is known of each of `keys` (see [`normalize_key`]; not blank), in their order; records that have the key and were never seen are adopted.
