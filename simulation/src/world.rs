@@ -524,10 +524,13 @@ impl Table for DelayedTable {
         let upset = self.who.table(Door::Write, true)?;
         let changed = match self.who.chance() {
             Some(chance) => {
-                let before = self.inner.get(key).await?;
-                let changed = self.inner.update(key, update).await;
-                let after = self.inner.get(key).await?;
-                chance.stored(self.who.invocation, key, before.as_ref(), after.as_ref());
+                // Read with the change itself: read by itself it would show what somebody else changed at the same moment.
+                let (before, changed) = self.inner.update_seen(key, update).await;
+                let after = match &changed {
+                    Ok(Changed::Yes(after)) => Some(after),
+                    _ => before.as_ref(),
+                };
+                chance.stored(self.who.invocation, key, before.as_ref(), after);
                 changed
             }
             None => self.inner.update(key, update).await,

@@ -252,7 +252,7 @@ impl Account {
         let mut reauthorized = false;
         let mut attempt = 0;
         loop {
-            if permit.take().is_none() {
+            if permit.take().filter(|permit| self.limiter.is_current(permit)).is_none() {
                 self.acquire(call.bucket, deadline).await.map_err(|error| error.context(&what))?;
             }
             // The turn, or HubSpot, may have been waited for longer than the token lives.

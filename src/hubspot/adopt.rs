@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    account::{Account, Call},
+    account::Account,
     batch::{Write, WriteKind},
     model::{ObjectSchema, PropertyDefinition},
     properties::{NewProperty, SchemaParts},
@@ -29,6 +29,7 @@ use crate::{
     Error, ErrorKind, Result,
     clock::Deadline,
     codes,
+    http::rate_limit::Permit,
     record::{Input, ObjectType, PropertyName, Reason, fold_key},
 };
 
@@ -199,36 +200,39 @@ impl Account {
             has_unique_value: true,
             options: Vec::new(),
         };
-        if let Err(error) = self.create_property(object, &property, deadline).await {
-            let refused = error.kind() == ErrorKind::Invalid;
-            return Err(if refused && unique >= UNIQUE_PROPERTIES_MAX { full("").with_source(error) } else { error });
-        }
         // It may have been there, archived or made by somebody else a moment ago: with what definition?
-        let call = Call::get(self.paths().properties(object, &name));
-        let definition: PropertyDefinition = self.told(call, deadline).await?;
-        fit(object, &definition).map(|()| name)
+        match self.create_property(object, &property, deadline).await {
+            Ok(definition) => fit(object, &definition).map(|()| name),
+            Err(error) if error.kind() == ErrorKind::Invalid && unique >= UNIQUE_PROPERTIES_MAX => {
+                Err(full("").with_source(error))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What is known of each of `keys` (see [`normalize_key`]; not blank), in their order; records that have the key and were never seen are adopted.
     ///
     /// `key_property` is the one of [`Account::ensure_key_property`]. Any number of keys. Costs a read for each 100, and for those unknown
-    /// a search for each 50 to 100 and up to two more calls. Errors: those of [`Account::call`]. Doing it again is always safe.
+    /// a search for each 50 to 100 and up to two more calls, the first of which has the turn `permit`. Errors: those of [`Account::call`].
+    /// Doing it again is always safe.
     pub async fn adopt(
         &self,
         object: &ObjectType,
         key: &str,
         key_property: &str,
         keys: &[String],
+        permit: &mut Option<Permit>,
         deadline: Deadline,
     ) -> Result<Vec<Adoption>> {
         let folded = keys.iter().map(|value| normalize_key(object, key, value));
         let pairs: Vec<(String, String)> = folded.map(|value| (value.clone(), value)).collect();
-        self.adopt_as(object, key, false, key_property, &pairs, deadline).await
+        self.adopt_as(object, key, false, key_property, &pairs, permit, deadline).await
     }
 
     /// As [`Account::adopt`], where `key_property` holds something else than the key: each pair is what it is to hold (not blank) and the
     /// value of `key` by which a record that was there before is found (blank: it is new). `unique` says that HubSpot holds `key` unique:
     /// then no search is needed.
+    #[expect(clippy::too_many_arguments, reason = "what is to be found, and by what")]
     pub async fn adopt_as(
         &self,
         object: &ObjectType,
@@ -236,6 +240,7 @@ impl Account {
         unique: bool,
         key_property: &str,
         pairs: &[(String, String)],
+        permit: &mut Option<Permit>,
         deadline: Deadline,
     ) -> Result<Vec<Adoption>> {
         let folded: Vec<String> = pairs.iter().map(|(own, _)| fold_key(own)).collect();
@@ -249,7 +254,7 @@ impl Account {
                 break;
             }
             let asked: Vec<String> = open.keys().cloned().collect();
-            let carriers = self.read(object, Some(key_property), &asked, &names, None, deadline).await?;
+            let carriers = self.read(object, Some(key_property), &asked, &names, permit.take(), deadline).await?;
             for (value, carrier) in asked.into_iter().zip(carriers) {
                 if let Some(found) = carrier {
                     open.remove(&value);

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    account::{Account, Call, describe},
+    account::{Account, Answer, Call, describe},
     envelope::Refusal,
     model::{AccountDetails, ObjectSchema, Owner, Pipeline, PropertyDefinition, PropertyOption},
 };
@@ -173,24 +173,40 @@ impl Account {
         Err(Error::new(crate::ErrorKind::Unknown, codes::HUBSPOT_ANSWER_UNREADABLE, message))
     }
 
-    /// Creates a property and returns when it can be seen. One that exists already is fine; the caller checks its definition.
-    pub async fn create_property(&self, object: &ObjectType, property: &NewProperty, deadline: Deadline) -> Result<()> {
+    /// Creates a property and returns its definition when it can be seen. One that exists already is fine; the caller checks that definition.
+    ///
+    /// A success that says nothing of the property (seen as an empty list of results) proves neither that it was made nor that it is there.
+    pub async fn create_property(
+        &self,
+        object: &ObjectType,
+        property: &NewProperty,
+        deadline: Deadline,
+    ) -> Result<PropertyDefinition> {
         let body = serde_json::to_vec(property).map_err(|error| {
             Error::invalid(codes::HUBSPOT_REFUSED, "a property cannot be encoded").with_source(error)
         })?;
         let mut call = Call::post(self.paths.properties(object, ""), Bytes::from(body));
         call.private = false;
-        let answer = self.ask(call, deadline).await?;
-        if !answer.status.is_success() && answer.status != StatusCode::CONFLICT {
-            let told = describe(answer.status, &Refusal::of_body(&answer.body), false);
-            let message = format!("creating property `{}` of {object}: {told}", property.name);
-            return Err(Error::invalid(codes::HUBSPOT_REFUSED, message));
+        let told = |answer: &Answer| {
+            let definition: Option<PropertyDefinition> = serde_json::from_slice(&answer.body).ok();
+            definition.filter(|definition| answer.status.is_success() && definition.name == property.name)
+        };
+        for _ in 0..LIST_TRIES_MAX {
+            let answer = self.ask(call.clone(), deadline).await?;
+            if told(&answer).is_some() || answer.status == StatusCode::CONFLICT {
+                break;
+            }
+            if !answer.status.is_success() {
+                let told = describe(answer.status, &Refusal::of_body(&answer.body), false);
+                let message = format!("creating property `{}` of {object}: {told}", property.name);
+                return Err(Error::invalid(codes::HUBSPOT_REFUSED, message));
+            }
         }
         self.schemas.borrow_mut().remove(object);
         for _ in 0..VISIBLE_TRIES_MAX {
             let seen = self.ask(Call::get(self.paths.properties(object, &property.name)), deadline).await?;
-            if seen.status.is_success() {
-                return Ok(());
+            if let Some(definition) = told(&seen) {
+                return Ok(definition);
             }
             self.pause(VISIBLE_WAIT).await;
         }

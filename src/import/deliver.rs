@@ -144,7 +144,10 @@ impl Delivery {
             let keys: Vec<String> = inputs.iter().map(|input| input.key.clone()).collect();
             let adoptions = match mutate::on(Bug::AdoptionWithoutLook) {
                 true => vec![Adoption::New; keys.len()],
-                false => self.account.adopt(&self.object, &self.key, key_property, &keys, deadline).await?,
+                // The turn is that of the first call: by the time of the last one it would be long over.
+                false => {
+                    self.account.adopt(&self.object, &self.key, key_property, &keys, &mut permit, deadline).await?
+                }
             };
             for (at, (input, adoption)) in inputs.iter_mut().zip(adoptions).enumerate() {
                 if let Some(reason) = adoption.reason(&self.object, &self.key) {

@@ -244,7 +244,9 @@ impl Flow<'_> {
 
     async fn next_event(&mut self, source: &mut Source, starved: bool) -> Event {
         let clock = self.job.env.clock.clone();
-        let mut tick = clock.sleep(TICK).fuse();
+        // Not a moment after the lease, and looked at first: what is in flight would go on with its next call.
+        let lease_left = self.job.lease.held_until.get().duration_since(clock.now());
+        let mut tick = clock.sleep(TICK.min(Duration::try_from(lease_left).unwrap_or_default())).fuse();
         let in_flight = &mut self.in_flight;
         let mut landed = std::pin::pin!(
             async move {
@@ -261,11 +263,11 @@ impl Flow<'_> {
             async move { if starved { source.fetched().await } else { std::future::pending().await } }.fuse()
         );
         select_biased! {
+            () = tick => Event::Tick,
             landed = landed => Event::Landed(landed),
             saved = saved => Event::Saved(saved),
             permit = permitted => Event::Permitted(permit),
             fetched = fetched => Event::Fetched(fetched),
-            () = tick => Event::Tick,
         }
     }
 

@@ -59,6 +59,9 @@ const FILE_BYTES_MAX: usize = 100 * 1024;
 /// Notes of a report.
 const NOTES_MAX: usize = 100;
 
+/// Shortest time between two tries to renew a lease.
+const RENEW_AGAIN: Duration = Duration::from_millis(500);
+
 /// How an invocation's work on a run ended.
 pub(super) enum End {
     /// Every row is accounted for.
@@ -647,7 +650,8 @@ impl Loaded {
     }
 }
 
-/// Renews the lease while something goes on that does not do so itself.
+/// Renews the lease while something goes on that does not do so itself. When the lease is over, the work is dropped: that very moment, as the
+/// next one to do the work may begin.
 pub(crate) async fn held<T>(
     runs: &Runs,
     lease: &Lease,
@@ -657,12 +661,16 @@ pub(crate) async fn held<T>(
 ) -> Result<T> {
     let mut work = std::pin::pin!(work);
     loop {
-        let tick = clock.sleep(RENEW_AFTER);
-        match futures_util::future::select(work.as_mut(), tick).await {
-            Either::Left((done, _)) => return done,
-            Either::Right(((), _)) => match runs.renew(lease, deadline).await {
+        let left = Duration::try_from(lease.held_until.get().duration_since(clock.now())).unwrap_or_default();
+        if left.is_zero() {
+            return Err(lost(lease));
+        }
+        let tick = clock.sleep(RENEW_AFTER.min(left / 2).max(RENEW_AGAIN).min(left));
+        match futures_util::future::select(tick, work.as_mut()).await {
+            Either::Right((done, _)) => return done,
+            Either::Left(_) if clock.now() >= lease.held_until.get() => return Err(lost(lease)),
+            Either::Left(_) => match runs.renew(lease, deadline).await {
                 Err(error) if !is_passing(&error) => return Err(error),
-                _ if clock.now() >= lease.held_until.get() => return Err(lost(lease)),
                 _ => {}
             },
         }
@@ -717,4 +725,58 @@ fn mapping_error(problems: &[Problem]) -> Error {
         message.push_str(&format!("\n- [{}] {}. {}", problem.code, problem.message, problem.hint));
     }
     Error::invalid(code, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::{
+        clock::VirtualClock,
+        state::{
+            admission::Admission,
+            memory::MemoryTable,
+            runs::{Leased, RunSource},
+        },
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn work_under_a_lease_is_dropped_the_moment_the_lease_is_over() {
+        // GIVEN work under a lease that cannot be renewed any more
+        let clock = Rc::new(VirtualClock::starting_at("2026-11-22T22:00:00Z".parse().unwrap()));
+        let table = Rc::new(MemoryTable::new());
+        let runs = Runs::new(table.clone(), clock.clone());
+        let source = RunSource {
+            bucket: "b".to_owned(),
+            key: "k".to_owned(),
+            version_id: None,
+            etag: "e".to_owned(),
+            size: 1,
+            sequencer: None,
+        };
+        let Admission::Run(run) = runs.admit("import", "contacts", &source, "", "one", |_| false).await.unwrap() else {
+            panic!("the first event leads to a run");
+        };
+        let Leased::Yes(lease, _) = runs.lease(&run.run_id, "us", Deadline::NONE).await.unwrap() else {
+            panic!("nobody holds the lease");
+        };
+        clock.sleep(Duration::from_secs(5)).await;
+        for _ in 0..100 {
+            table.fail_next(ErrorKind::Unavailable { retry_after: None }, codes::STATE_UNAVAILABLE);
+        }
+        // WHEN it goes on
+        let last = Cell::new(clock.now());
+        let work = async {
+            loop {
+                clock.sleep(Duration::from_millis(70)).await;
+                last.set(clock.now());
+            }
+        };
+        let ended: Result<()> = held(&runs, &lease, &*clock, Deadline::NONE, work).await;
+        // THEN it does so until the lease is over, and no longer
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::Fenced);
+        assert_eq!(clock.now(), lease.held_until.get());
+        assert!(last.get() < lease.held_until.get());
+    }
 }

@@ -35,12 +35,13 @@ use self::{
     job::{Baseline, End, Job},
     log::Log,
     progress::Progress,
+    records::{has_created, is_nameless},
 };
 use crate::{
     app::{Answer, App},
     clock::{Deadline, run_id},
     codes,
-    config::{Format, Import},
+    config::Import,
     error::{Error, ErrorKind, Result},
     event::{SourceObject, normalised},
     mutate::{self, Bug},
@@ -112,7 +113,7 @@ pub(super) async fn admitted(
     if let Some(etag_or_version) = known_version(source)
         && let Some(run) = app.runs().of_version(&source.bucket, &source.key, &etag_or_version).await?
         && run.outcome.is_some()
-        && !runs_again(&run, &import, settings)
+        && !may_run_again(app, &run, &import, settings, deadline).await?
         // A later upload of the same contents, where the bucket keeps no versions, is looked at more closely.
         && sequencer.as_ref().zip(run.source.sequencer.as_ref()).is_none_or(|(ours, theirs)| ours <= theirs)
     {
@@ -142,8 +143,22 @@ pub(super) async fn admitted(
         sequencer,
     };
     let new_id = run_id(app.env().clock.now(), &app.env().rng);
+    // What nothing names is created again only where it was looked at whether the run has sent any, and it was over by then.
+    let nameless = is_nameless(&import);
+    let mut untouched = None;
+    if nameless {
+        let version = version_of(run_source.version_id.as_deref(), &run_source.etag);
+        let run = app.runs().of_version(&source.bucket, &source.key, &version).await?;
+        if let Some(run) = run.filter(|run| run.outcome.is_some())
+            && may_run_again(app, &run, &import, settings, deadline).await?
+        {
+            untouched = Some(run.run_id);
+        }
+    }
     let admit = async || {
-        let again = |run: &Run| runs_again(run, &import, settings);
+        let again = |run: &Run| {
+            runs_again(run, &import, settings) && (!nameless || untouched.as_deref() == Some(run.run_id.as_str()))
+        };
         app.runs().admit(job, &import.name, &run_source, settings, &new_id, again).await
     };
     let admission = patiently_until(app.env(), deadline, admit).await?;
@@ -200,11 +215,26 @@ fn settings_of(import: &Import) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
 }
 
+/// Whether an event for a version whose run is over starts another one, as [`runs_again`] has it. A run that died, or could not save what
+/// it did, says nothing of creates that it has sent: they are in its notes.
+async fn may_run_again(app: &App, run: &Run, import: &Import, settings: &str, deadline: Deadline) -> Result<bool> {
+    if !runs_again(run, import, settings) || !is_nameless(import) {
+        return Ok(runs_again(run, import, settings));
+    }
+    let folder = state_folder(&run.source.bucket, &run.name, &run.run_id);
+    let look = async || has_created(app.env().objects.clone(), folder.clone()).await;
+    Ok(!patiently_until(app.env(), deadline, look).await?)
+}
+
+/// A run's working files.
+fn state_folder(bucket: &str, name: &str, run_id: &str) -> Location {
+    Location::new(bucket, format!("state/import/{name}/{run_id}/"))
+}
+
 /// Whether an event for a version whose run is over starts another one: only where the first came to nothing and things may
 /// have changed since. Creates that nothing names are never repeated: those of a run that failed on the way may all be there.
 fn runs_again(run: &Run, import: &Import, settings: &str) -> bool {
-    let nameless = import.format == Format::Opencdc && import.key.is_none() && !import.create_properties;
-    if nameless && run.report.as_ref().is_some_and(|report| report.rows.created + report.rows.deferred > 0) {
+    if is_nameless(import) && run.report.as_ref().is_some_and(|report| report.rows.created + report.rows.deferred > 0) {
         return false;
     }
     match run.outcome {
@@ -348,9 +378,8 @@ async fn on_lease(
         etag: run.source.etag.clone(),
         size: run.source.size,
     };
-    let state_folder = Location::new(&run.source.bucket, format!("state/import/{}/{}/", import.name, run.run_id));
-    let rejects =
-        Log::open(env.objects.clone(), state_folder, "rejects", lease.fence, progress.rejects.clone()).await?;
+    let folder = state_folder(&run.source.bucket, &import.name, &run.run_id);
+    let rejects = Log::open(env.objects.clone(), folder, "rejects", lease.fence, progress.rejects.clone()).await?;
     let earlier = (progress.calls, progress.table_writes, progress.object_requests);
     let account = app.account(&import.hubspot)?;
     let replay = match plan::replays(run) {

@@ -3,9 +3,11 @@
 //! S3 delivers events more than once and in any order. What decides is kept beside the runs: a pointer from each version to its run,
 //! and the newest run of each object with the one that it replaced.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use super::{
     Changed, Condition, Item, Key, Update, Value,
-    runs::{Run, RunSource, Runs, encode, run_key, version_of},
+    runs::{LEASE, Run, RunSource, Runs, encode, run_key, version_of},
 };
 use crate::{
     codes,
@@ -19,6 +21,12 @@ const EXCHANGES_MAX: usize = 8;
 /// How many open runs of older versions are ended before a newer one writes; an object that is overwritten oftener than its runs end leaves
 /// one or two.
 const OLDER_RUNS_MAX: usize = 32;
+
+/// How many runs of older versions are looked at to find them: one for each second of [`TOLD_BEFORE`], and as many again.
+const OLDER_LOOKS_MAX: usize = 128;
+
+/// A run that was told to stop so long ago has lost its lease, which cannot be renewed any more: twice as long, for clocks that differ.
+const TOLD_BEFORE: Duration = Duration::from_secs(2 * LEASE.as_secs());
 
 /// Whether an event leads to a run.
 #[derive(Debug)]
@@ -258,21 +266,36 @@ impl Runs {
 
     /// The open runs of older versions of an object, the oldest first. They end before a newer one writes, each after those that are
     /// older still. `newest`: ids of the youngest of them, separated by spaces.
+    ///
+    /// A run that was itself replaced before it wrote has ended without waiting for anybody: whom it should have waited for is looked at in its
+    /// place.
     pub async fn older_open(&self, newest: &str) -> Result<Vec<Run>> {
         let mut open: Vec<Run> = Vec::new();
+        let mut seen: BTreeSet<String> = BTreeSet::new();
         let mut left: Vec<String> = newest.split_whitespace().map(str::to_owned).collect();
-        while let Some(run_id) = left.pop().filter(|_| open.len() < OLDER_RUNS_MAX) {
-            if open.iter().any(|run| run.run_id == run_id) {
+        while let Some(run_id) = left.pop().filter(|_| open.len() < OLDER_RUNS_MAX && seen.len() < OLDER_LOOKS_MAX) {
+            if !seen.insert(run_id.clone()) {
                 continue;
             }
-            if let Some(run) = self.get(&run_id).await?.filter(|run| run.outcome.is_none()) {
-                left.extend(run.older.iter().flat_map(|older| older.split_whitespace()).map(str::to_owned));
+            let Some(run) = self.get(&run_id).await?.filter(|run| !self.leaves_nobody_before_it(run)) else { continue };
+            left.extend(run.older.iter().flat_map(|older| older.split_whitespace()).map(str::to_owned));
+            if run.outcome.is_none() {
                 open.push(run);
             }
         }
         // Ids begin with the moment at which they were made.
         open.sort_by(|a, b| a.run_id.cmp(&b.run_id));
         Ok(open)
+    }
+
+    /// Whether no run of a version older than this run's can still be at work: it has waited for them, or they were told so long ago.
+    fn leaves_nobody_before_it(&self, run: &Run) -> bool {
+        match run.outcome {
+            None => false,
+            Some(Outcome::Done | Outcome::Aborted | Outcome::Invalid) => true,
+            // They are told before a run is made.
+            Some(_) => run.started_at.saturating_add(TOLD_BEFORE).is_ok_and(|end| end < self.clock.now()),
+        }
     }
 
     /// Ends a run of an older version without a report, if nobody has taken it up meanwhile: where not even that can be done.
@@ -302,7 +325,7 @@ mod tests {
         super::{Table, memory::MemoryTable},
         *,
     };
-    use crate::clock::VirtualClock;
+    use crate::clock::{Clock as _, VirtualClock};
 
     /// A table before which the third event is admitted at the moment when the second one's run is made.
     struct Crossed {
@@ -364,5 +387,28 @@ mod tests {
         let waits_for = runs.older_open(three.older.as_deref().unwrap()).await.unwrap();
         let ids: Vec<_> = waits_for.iter().map(|run| run.run_id.as_str()).collect();
         assert_eq!(ids, ["one", "two"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_ended_because_it_was_replaced_hands_on_whom_it_has_not_waited_for() {
+        // GIVEN a run at work, and two of newer versions that were replaced before they had waited for it
+        let clock = Rc::new(VirtualClock::starting_at("2026-11-22T22:00:00Z".parse().unwrap()));
+        let runs = Runs::new(Rc::new(MemoryTable::new()), clock.clone());
+        admit(&runs, "one").await;
+        for id in ["two", "three"] {
+            let run = admit(&runs, id).await;
+            runs.end_superseded(&run).await.unwrap();
+        }
+        // WHEN the newest one asks whom it has to wait for
+        let four = admit(&runs, "four").await;
+        let ids = async || -> Vec<String> {
+            let open = runs.older_open(four.older.as_deref().unwrap()).await.unwrap();
+            open.into_iter().map(|run| run.run_id).collect()
+        };
+        // THEN it is the run at work: it would else write after the newest one
+        assert_eq!(ids().await, ["one"]);
+        // AND not for ever: who was told to stop has lost its lease by then
+        clock.sleep(TOLD_BEFORE + Duration::from_secs(1)).await;
+        assert_eq!(ids().await, Vec::<String>::new());
     }
 }

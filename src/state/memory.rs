@@ -58,6 +58,18 @@ impl MemoryTable {
         self.faults.borrow_mut().push_back(Fault::AnswerLost);
     }
 
+    /// As [`Table::update`], with the item as it was before: for who looks on while others are at work.
+    pub async fn update_seen(&self, key: &Key, update: Update) -> (Option<Item>, Result<Changed>) {
+        self.writes.set(self.writes.get() + 1);
+        let mut before = None;
+        let changed = self.with_faults(|items| {
+            before = items.get(key).cloned();
+            apply(items, key, &update)
+        });
+        let changed = changed.await;
+        (before, changed)
+    }
+
     /// A copy of everything, for assertions.
     pub fn snapshot(&self) -> BTreeMap<Key, Item> {
         self.items.borrow().clone()

@@ -115,3 +115,38 @@ async fn an_event_that_comes_again_after_creates_without_a_verdict_creates_nothi
     assert_eq!((again.outcome, again.run_id), (Outcome::Duplicate, failed.run_id));
     assert_eq!(world.portal.borrow().record_count("contacts"), 5);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_comes_again_after_a_run_that_died_with_its_creates_under_way_creates_nothing_twice() {
+    // GIVEN a run that dies after HubSpot has made what nothing names, and then again and again before it gets anywhere
+    let world = World::with(&config("crm.contacts", ""), settings(true));
+    let lines: Vec<String> =
+        (0..5).map(|n| line("create", &n.to_string(), json!({ "firstname": format!("P{n}") }))).collect();
+    let event = world.upload("incoming/a.jsonl", file(&lines)).await;
+    let made = async {
+        while world.portal.borrow().record_count("contacts") < 5 {
+            world.clock.sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = made => {}
+        answer = world.handle(event.clone()) => panic!("it was to die: {answer:?}"),
+    }
+    let mut last = None;
+    for _ in 0..10 {
+        later(&world, 31).await;
+        last = world.handle_until_killed(event.clone(), Duration::from_millis(30)).await;
+        if last.is_some() {
+            break;
+        }
+    }
+    // So that it ends without knowing of them.
+    let failed = report(last.unwrap());
+    assert_eq!((failed.outcome, failed.rows.read), (Outcome::Failed, 0), "{failed:?}");
+    // WHEN the event comes again, as events do
+    let again = report(world.handle(event).await.unwrap());
+    // THEN they are not made a second time
+    assert_eq!((again.outcome, again.run_id), (Outcome::Duplicate, failed.run_id));
+    assert_eq!(world.portal.borrow().record_count("contacts"), 5);
+}

@@ -25,7 +25,7 @@ async fn ready(world: &World) -> Rc<Account> {
 }
 
 async fn adopt(account: &Account, keys: &[String]) -> Vec<Adoption> {
-    account.adopt(&object("companies"), "domain", KEY, keys, Deadline::NONE).await.unwrap()
+    account.adopt(&object("companies"), "domain", KEY, keys, &mut None, Deadline::NONE).await.unwrap()
 }
 
 /// What a job does with domains: adopts, then upserts by the key property all that may be written.

@@ -50,11 +50,29 @@ async fn an_answer_about_the_account_or_a_property_that_says_nothing_is_asked_fo
         .replace("object: contacts\n    key: email", "object: companies\n    key: domain\n    create_properties: true");
     let world = World::new(&config);
     world.portal.borrow_mut().add_fault(Fault::nth("/account-info", 1, What::EmptyResults));
-    // The first look only asks whether it can be seen; the second one reads it.
-    world.portal.borrow_mut().add_fault(Fault::nth("/companies/hubferry_domain_key", 2, What::EmptyResults));
+    world.portal.borrow_mut().add_fault(Fault::nth("/companies/hubferry_domain_key", 1, What::EmptyResults));
     // WHEN a file is imported
     let report = world.import("incoming/contacts/a.csv", "domain,name\na.example,A\n").await;
     // THEN that was no reason to call the settings wrong
+    assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 1), "{report:?}");
+    let portal = world.portal.borrow();
+    let empty = portal.log().iter().filter(|entry| entry.fault == Some(What::EmptyResults)).count();
+    assert_eq!(empty, 2, "both were met");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_property_that_a_success_without_a_word_has_not_made_is_made() {
+    // GIVEN an account that answers with success and nothing when a property is to be made, which it does not do, and when it is looked for
+    let config = contacts("")
+        .replace("object: contacts\n    key: email", "object: companies\n    key: domain\n    create_properties: true");
+    let world = World::new(&config);
+    let mut unmade = Fault::nth("/crm/properties", 1, What::EmptyResults);
+    unmade.when.method = Some("POST".to_owned());
+    world.portal.borrow_mut().add_fault(unmade);
+    world.portal.borrow_mut().add_fault(Fault::nth("/companies/hubferry_domain_key", 1, What::EmptyResults));
+    // WHEN a file is imported
+    let report = world.import("incoming/contacts/a.csv", "domain,name\na.example,A\n").await;
+    // THEN neither was believed
     assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 1), "{report:?}");
     let portal = world.portal.borrow();
     let empty = portal.log().iter().filter(|entry| entry.fault == Some(What::EmptyResults)).count();

@@ -643,3 +643,33 @@ async fn an_invocation_whose_table_is_down_answers_before_its_deadline() {
         assert!(took < Duration::from_secs(20), "down after {down_after} s: {took:?}, {:?}", answer.is_ok());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_call_is_made_after_the_lease_has_run_out() {
+    // GIVEN a table that takes nothing any more, so that the lease cannot be renewed, and calls that are repeated over and over
+    let mut settings = settings(7);
+    settings.latency.fixed_ms = 2_900;
+    settings.faults.push(Fault::share(1.0, What::Locked).on("/batch/upsert"));
+    let world = world(settings);
+    let rows = (0..6_400).map(|row| format!("person{row}@x.io,First{row}\n"));
+    let event = world.upload("incoming/contacts/a.csv", format!("email,firstname\n{}", rows.collect::<String>())).await;
+    let down = async {
+        world.clock.sleep(Duration::from_millis(500)).await;
+        world.table_down_until.set(Duration::from_secs(300));
+    };
+    // WHEN the lease runs out
+    let (answer, ()) = futures_util::future::join(world.handle(event), down).await;
+    // THEN no call is made any more, not even by what is under way: another process may have taken the run over
+    let _ = answer;
+    let ends = world.table.snapshot().into_iter().find_map(|(key, item)| match item.get("lease_expires_at") {
+        Some(hubferry::state::Value::N(ms)) if key.sk == "run" => Some(Timestamp::from_millisecond(*ms).unwrap()),
+        _ => None,
+    });
+    let ends = ends.unwrap();
+    let portal = world.portal.borrow();
+    let calls = portal.log().iter().filter(|entry| entry.path.ends_with("/batch/upsert"));
+    let calls: Vec<Timestamp> = calls.map(|entry| entry.at).collect();
+    let second_before = ends - jiff::SignedDuration::from_secs(1);
+    assert!(calls.iter().any(|at| (second_before..=ends).contains(at)), "{ends}: {calls:?}");
+    assert!(calls.iter().all(|at| *at <= ends), "{ends}: {calls:?}");
+}

@@ -7,6 +7,7 @@ use hubferry::{
     clock::Clock,
     report::{Outcome, Report},
 };
+use hubferry_simulator::hubspot::PortalSettings;
 
 use crate::support::{World, contacts, report};
 
@@ -99,4 +100,40 @@ async fn a_process_that_dies_in_its_block_leaves_the_limit_to_the_others() {
     let other = report(other.unwrap());
     assert_eq!((other.outcome, other.rows.created, other.calls.throttled), (Outcome::Done, 30_000, 0), "{other:?}");
     assert!(calls.get() >= 184, "{} calls in the ten seconds after", calls.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_several_calls_makes_none_of_them_out_of_turn() {
+    // GIVEN an account that allows a call every two and a half seconds, with companies that are found and marked before they are written
+    let config = contacts("").replace("object: contacts\n    key: email", "object: companies\n    key: domain");
+    let config = config.replace("secret: hubferry/hubspot", "secret: hubferry/hubspot, limits: { burst: 4 }");
+    let mut settings = PortalSettings::default();
+    settings.latency.fixed_ms = 300;
+    settings.limits.burst = Some(4);
+    let world = World::with(&format!("{config}    create_properties: true\n"), settings);
+    let mut files = Vec::new();
+    for file in 0..3 {
+        let mut text = String::from("domain,name\n");
+        for row in 0..5 {
+            let domain = format!("firm{row}-{file}.example");
+            let now = world.clock.now();
+            world.portal.borrow_mut().seed_record(now, "companies", &[("domain", &domain)]).unwrap();
+            text.push_str(&format!("{domain},Firm {row}\n"));
+        }
+        files.push(text);
+    }
+    world.clock.sleep(Duration::from_secs(60)).await;
+    let mut events = Vec::new();
+    for (file, text) in files.into_iter().enumerate() {
+        events.push(world.upload(&format!("incoming/contacts/{file}.csv"), text).await);
+    }
+    // WHEN three files are imported at once
+    let answers = join_all(events.into_iter().map(|event| world.handle(event))).await;
+    // THEN no call takes the place of another one: a turn is that of a batch's first call, not of its last
+    for answer in answers {
+        let report = report(answer.unwrap());
+        assert_eq!((report.outcome, report.rows.updated, report.calls.throttled), (Outcome::Done, 5, 0), "{report:?}");
+    }
+    let portal = world.portal.borrow();
+    assert_eq!((portal.counts().throttled, portal.max_calls_in_window()), (0, 4));
 }

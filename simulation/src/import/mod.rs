@@ -677,7 +677,7 @@ impl Life {
                     let place: Place = (import.account, import.object(), key.clone());
                     for (name, value) in image["before"].as_object().into_iter().flatten() {
                         let value = value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-                        let mut said = oracle.said_by_others(&place, name, &upload.key);
+                        let mut said = oracle.said_by_others(&place, name, &ran.run_id);
                         said.extend(self.said_meanwhile(runs, ran, &key, name));
                         if oracle::CONTACT.contains(&name.as_str())
                             && name != "level"

@@ -272,12 +272,11 @@ impl Oracle {
         wrong
     }
 
-    /// Values that others than this object's runs gave a property.
+    /// Values that others than this run gave a property: also an earlier run of the same object, which may have written before it gave up.
     pub fn said_by_others(&self, place: &Place, property: &str, but: &str) -> BTreeSet<Option<String>> {
         let name = properties(place.1).iter().find(|name| **name == property);
         let claims = name.and_then(|name| self.claims.get(&(place.clone(), name)));
-        let others =
-            claims.into_iter().flatten().filter(|claim| claim.version.as_ref().is_none_or(|(key, _)| key != but));
+        let others = claims.into_iter().flatten().filter(|claim| claim.run.as_deref() != Some(but));
         others.map(|claim| claim.value.clone()).chain([None]).collect()
     }
 }

@@ -19,6 +19,7 @@ use http::HeaderMap;
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 
 pub(crate) use budget::PerBucket;
+use budget::lateness;
 pub use budget::{Bucket, Budget, DayLeft, Grant, LocalBudget, Pace, Slowdown, next_slot};
 use lane::{Lane, Next, Reservation, Turn};
 
@@ -40,6 +41,9 @@ const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 const SEARCH_DEFAULT: u32 = 4;
 /// Association batches have a limit of their own: 100 on the smallest accounts.
 const ASSOCIATIONS_MAX: u32 = 100;
+/// How late a turn may be used where slots are close together: as long as what comes before a call, a note that is written to S3, may take.
+/// When all are as late as that, none of them stands where another one does.
+const PERMIT_LATE_MIN: Duration = Duration::from_millis(250);
 const DAILY_RESERVE_DEFAULT: Amount = Amount::Share(0.1);
 
 /// A 429 that says nothing: a tenth of the rolling window is free again after this.
@@ -76,7 +80,8 @@ struct Daily {
 /// The right to make one call now: the next call's turn, taken before it is decided what goes into it.
 #[derive(Debug)]
 pub struct Permit {
-    _private: (),
+    /// On [`Clock::elapsed`]'s scale.
+    taken_at: Duration,
 }
 
 /// Paces the calls of one account.
@@ -148,7 +153,22 @@ impl RateLimiter {
         counts.search += u64::from(bucket == Bucket::Search);
         let mut daily = self.daily.borrow_mut();
         daily.remaining = daily.remaining.map(|remaining| remaining.saturating_sub(1));
-        Ok(Permit { _private: () })
+        Ok(Permit { taken_at: self.clock.elapsed() })
+    }
+
+    /// Whether a turn may still be used, which is over soon after it has come: the call would go out between the slots of others, one too
+    /// many in a window. One that is over is lost, and counts as no call.
+    pub fn is_current(&self, permit: &Permit) -> bool {
+        let now = self.clock.elapsed();
+        let gap = self.lanes.of(Bucket::Burst).state.borrow().pace(now).gap();
+        let current = now.saturating_sub(permit.taken_at) <= lateness(gap).max(PERMIT_LATE_MIN);
+        if !current {
+            let mut counts = self.counts.borrow_mut();
+            counts.total = counts.total.saturating_sub(1);
+            let mut daily = self.daily.borrow_mut();
+            daily.remaining = daily.remaining.map(|remaining| remaining.saturating_add(1));
+        }
+        current
     }
 
     /// The reservation under way; starts one if there is none.

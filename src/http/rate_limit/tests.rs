@@ -203,3 +203,17 @@ async fn blocks_are_reserved_ahead_of_need() {
     assert!((99.5..101.5).contains(&took), "{took}");
     assert!(*remote.reservations.borrow() < 220, "{}", remote.reservations.borrow());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_is_not_used_in_time_is_over_and_counts_as_no_call() {
+    for (burst, in_time, late) in [(190, 240, 260), (4, 1_260, 1_300)] {
+        let (limiter, clock) = limiter(&Limits { burst: Some(burst), ..Limits::default() });
+        let permit = limiter.acquire(Bucket::Burst).await.unwrap();
+        clock.sleep(Duration::from_millis(in_time)).await;
+        assert!(limiter.is_current(&permit), "{burst} calls in ten seconds");
+        assert_eq!(limiter.counts().total, 1);
+        clock.sleep(Duration::from_millis(late - in_time)).await;
+        assert!(!limiter.is_current(&permit), "{burst} calls in ten seconds");
+        assert_eq!(limiter.counts().total, 0);
+    }
+}

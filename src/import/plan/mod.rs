@@ -461,7 +461,7 @@ impl Job {
                 Some(key) => {
                     self.account.ensure_key_property(&planned.object, key, true, until).await?;
                 }
-                None => self.account.create_property(&planned.object, new, until).await?,
+                None => drop(self.account.create_property(&planned.object, new, until).await?),
             }
             self.note(format!("created the property `{}` ({}) of {}", new.name, new.kind, planned.object));
         }

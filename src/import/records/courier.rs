@@ -78,10 +78,11 @@ impl Courier {
             Self::Replay { replay, lane } => replay.deliver(*lane, number, inputs, permit, deadline).await,
             Self::Upsert { crm, property, adopting } => {
                 let mut verdicts = vec![None; inputs.len()];
+                let mut permit = Some(permit);
                 if let Some(adopting) = adopting {
-                    crm.adopt(property, adopting, inputs, &mut verdicts, deadline).await?;
+                    crm.adopt(property, adopting, inputs, &mut verdicts, &mut permit, deadline).await?;
                 }
-                crm.write(WriteKind::Upsert, Some(property), inputs, verdicts, Some(permit), deadline).await
+                crm.write(WriteKind::Upsert, Some(property), inputs, verdicts, permit, deadline).await
             }
             Self::Create { crm, creates } => {
                 creates.intend(number, inputs).await?;
@@ -133,6 +134,7 @@ impl Crm {
         adopting: &Adopting,
         inputs: &[Input],
         verdicts: &mut [Option<Verdict>],
+        permit: &mut Option<Permit>,
         deadline: Deadline,
     ) -> Result<()> {
         let value = |input: &Input| {
@@ -141,7 +143,8 @@ impl Crm {
         };
         let pairs: Vec<(String, String)> = inputs.iter().map(|input| (input.key.clone(), value(input))).collect();
         let key = &adopting.property;
-        let adoptions = self.account.adopt_as(&self.object, key, adopting.unique, property, &pairs, deadline).await?;
+        let adoptions =
+            self.account.adopt_as(&self.object, key, adopting.unique, property, &pairs, permit, deadline).await?;
         for (verdict, adoption) in verdicts.iter_mut().zip(adoptions) {
             *verdict = adoption.reason(&self.object, key).map(Verdict::Refused);
         }

@@ -48,7 +48,7 @@ use super::{
 use crate::{
     clock::Deadline,
     codes,
-    config::Import,
+    config::{Format, Import},
     csv::records::Start,
     error::{Error, Result},
     http::rate_limit::Permit,
@@ -57,7 +57,7 @@ use crate::{
         resources::{CmsResource, CrmResource, Resource},
     },
     mapping::Detected,
-    objects::Location,
+    objects::{Location, Objects},
     record::{Input, Reason},
     report::{FilePosition, RowOutcome},
 };
@@ -473,6 +473,16 @@ impl Job {
             tracing::warn!(run_id = self.lease.run_id, error = %error, "working files could not be removed");
         }
     }
+}
+
+/// Whether an import creates records that nothing names.
+pub(super) fn is_nameless(import: &Import) -> bool {
+    import.format == Format::Opencdc && import.key.is_none() && !import.create_properties
+}
+
+/// Whether the run whose working files are in `folder` has sent such creates, as far as it is known: what was refused was not made.
+pub(super) async fn has_created(objects: Rc<dyn Objects>, folder: Location) -> Result<bool> {
+    Ok(!Creates::new(objects, folder).earlier().await?.is_empty())
 }
 
 /// The resource that an import delivers to.
