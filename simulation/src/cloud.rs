@@ -174,8 +174,9 @@ impl Cloud {
             let mut deadline = clock.sleep(Duration::from_secs(u64::try_from(seconds).unwrap())).fuse();
             select_biased! {
                 () = killer => Ended::Killed,
-                answer = handled => Ended::Answered(answer.map(|answer| serde_json::to_value(&answer).unwrap())),
+                // An answer at the very moment comes too late.
                 () = deadline => Ended::OutOfTime(seconds),
+                answer = handled => Ended::Answered(answer.map(|answer| serde_json::to_value(&answer).unwrap())),
             }
         };
         let mut again = twice && !letter.is_sweep && !self.quiet.get();

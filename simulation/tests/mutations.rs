@@ -27,7 +27,7 @@ const CASES: [Case; 20] = [
     (Bug::RetryAfterIgnored, Job::Import, 4, 12),
     (Bug::DayIgnored, Job::Import, 10, 12),
     (Bug::SlotsTwice, Job::Import, 2, 12),
-    (Bug::ContinuationNotSent, Job::Import, 16, 12),
+    (Bug::ContinuationNotSent, Job::Import, 54, 12),
     (Bug::CountsTwice, Job::Import, 10, 12),
     (Bug::BlankCellClears, Job::Import, 0, 12),
 ];

@@ -650,8 +650,8 @@ impl Loaded {
     }
 }
 
-/// Renews the lease while something goes on that does not do so itself. When the lease is over, the work is dropped: that very moment, as the
-/// next one to do the work may begin.
+/// Renews the lease while something goes on that does not do so itself. When the lease is over, the work stands still that very moment, as
+/// another process may take it up, and is dropped unless the lease can be had again.
 pub(crate) async fn held<T>(
     runs: &Runs,
     lease: &Lease,
@@ -662,17 +662,16 @@ pub(crate) async fn held<T>(
     let mut work = std::pin::pin!(work);
     loop {
         let left = Duration::try_from(lease.held_until.get().duration_since(clock.now())).unwrap_or_default();
-        if left.is_zero() {
-            return Err(lost(lease));
+        if !left.is_zero() {
+            let tick = clock.sleep(RENEW_AFTER.min(left / 2).max(RENEW_AGAIN).min(left));
+            if let Either::Right((done, _)) = futures_util::future::select(tick, work.as_mut()).await {
+                return done;
+            }
         }
-        let tick = clock.sleep(RENEW_AFTER.min(left / 2).max(RENEW_AGAIN).min(left));
-        match futures_util::future::select(tick, work.as_mut()).await {
-            Either::Right((done, _)) => return done,
-            Either::Left(_) if clock.now() >= lease.held_until.get() => return Err(lost(lease)),
-            Either::Left(_) => match runs.renew(lease, deadline).await {
-                Err(error) if !is_passing(&error) => return Err(error),
-                _ => {}
-            },
+        match runs.renew(lease, deadline).await {
+            Err(error) if !is_passing(&error) => return Err(error),
+            _ if clock.now() >= lease.held_until.get() => return Err(lost(lease)),
+            _ => {}
         }
     }
 }
