@@ -144,7 +144,7 @@ const FAULTS: &[Fault] = &[
     (Bug::ArchivedSkipped, 0, &[GONE]),
     (Bug::ReturnedSkipped, 1, &[IN_S3, EQUAL, DURABLE, GONE]),
     (Bug::MergesSkipped, 0, &[GONE]),
-    (Bug::LostFenceIgnored, 5, &[FENCE]),
+    (Bug::LostFenceIgnored, 55, &[FENCE]),
     (Bug::PartForgotten, 5, &[MANIFESTS, IN_S3, EQUAL, DURABLE, GONE]),
     (Bug::HandoverAtTheEnd, 15, &[IN_S3, EQUAL, DURABLE]),
     (Bug::LogForgotten, 0, &[MANIFESTS, GONE, IN_S3, EQUAL, DURABLE]),

@@ -78,7 +78,6 @@ const LOST: &str = "no edit that does not conflict is lost";
 const STRANGERS: &str = "records that are alone with one address are one";
 const GUESSED: &str = "nobody is linked by an address that several have";
 const BRAKE: &str = "a run that would pass a limit stops before it does";
-const QUIET: &str = "a quiet sync writes nothing";
 
 /// What each fault may break; where to begin looking was found by trying.
 const FAULTS: &[Fault] = &[
@@ -90,7 +89,6 @@ const FAULTS: &[Fault] = &[
     (Bug::BrakeIgnored, 0, &[BRAKE]),
     (Bug::ReviewNotOpened, 0, &[ALONE, UNTOLD, STEP]),
     (Bug::LinkedToTheFirst, 1, &[GUESSED]),
-    (Bug::PartialIgnored, 7, &[STEP, LOST, QUIET]),
     (Bug::BinSkipped, 26, &[ALONE]),
     (Bug::OwnClock, 6, &[STEP, LOST, ALONE, STRANGERS]),
 ];
