@@ -194,7 +194,7 @@ impl Account {
     /// One page of all records of a type (archived ones if those are wanted); `after` is the cursor of the page before.
     ///
     /// Properties whose names do not fit into an address are an error: ask [`names_fit`] first. An empty page is believed when it comes
-    /// [`EMPTY_BELIEVED`] times.
+    /// three times.
     pub async fn list_records(
         &self,
         object: &ObjectType,
