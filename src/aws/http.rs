@@ -65,6 +65,7 @@ impl HttpClient for Pools {
     }
 }
 
+/// The time-out is that of TCP; TLS is in the time that an answer has.
 fn pool(connect_timeout: Option<Duration>) -> Pool {
     let mut tcp = Tcp::new();
     tcp.enforce_http(false);
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
+        net::{TcpListener, TcpStream},
     };
 
     async fn call(address: &str, limit: Option<Duration>) -> Result<HttpResponse, ConnectorError> {
@@ -169,7 +170,10 @@ mod tests {
 
     /// Takes one connection, reads its request's head, and answers; the head's first line.
     async fn answer(listener: &TcpListener, answer: &[u8]) -> String {
-        let (mut stream, _) = listener.accept().await.unwrap();
+        answer_on(&mut listener.accept().await.unwrap().0, answer).await
+    }
+
+    async fn answer_on(stream: &mut TcpStream, answer: &[u8]) -> String {
         let mut seen = Vec::new();
         while !seen.ends_with(b"\r\n\r\n") {
             seen.push(stream.read_u8().await.unwrap());
@@ -207,6 +211,43 @@ mod tests {
         drop(listener);
         let refused = call(&address, None).await.unwrap_err();
         assert!(refused.is_io(), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_unless_the_sdk_has_given_it_up() {
+        const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        for given_up in [false, true] {
+            let (listener, address) = listener().await;
+            let connector = Connector { pool: pool(None), read_timeout: None };
+            let capture = CaptureSmithyConnection::new();
+            let mut request = HttpRequest::get(&address).unwrap();
+            request.add_extension(capture.clone());
+            let accepted = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                answer_on(&mut stream, ANSWER).await;
+                stream
+            };
+            let (answered, mut first) = tokio::join!(connector.call(request), accepted);
+            drop(answered.unwrap());
+            let connection = capture.get().unwrap();
+            if given_up {
+                connection.poison();
+            }
+            let second = async {
+                let on_first = async {
+                    if first.peek(&mut [0]).await.unwrap_or_default() == 0 {
+                        std::future::pending::<()>().await; // It was closed.
+                    }
+                    answer_on(&mut first, ANSWER).await
+                };
+                tokio::select! {
+                    _ = answer(&listener, ANSWER) => true,
+                    _ = on_first => false,
+                }
+            };
+            let (answered, is_new) = tokio::join!(connector.call(HttpRequest::get(&address).unwrap()), second);
+            assert_eq!((answered.unwrap().status().as_u16(), is_new), (200, given_up));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -43,40 +43,34 @@ async fn an_address_that_was_deleted_for_privacy_is_told_apart_from_a_wrong_one(
     assert_eq!(report.rejected_by_code["GDPR_BLACKLISTED_EMAIL"], 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_answer_about_the_account_or_a_property_that_says_nothing_is_asked_for_again() {
-    // GIVEN an account that answers with success and nothing, once each, when it is asked about itself and about a new property
+/// Imports a company into an account that answers these two with success and nothing, once each.
+async fn two_are_answered_with_nothing(faults: [Fault; 2]) {
     let config = contacts("")
         .replace("object: contacts\n    key: email", "object: companies\n    key: domain\n    create_properties: true");
     let world = World::new(&config);
-    world.portal.borrow_mut().add_fault(Fault::nth("/account-info", 1, What::EmptyResults));
-    world.portal.borrow_mut().add_fault(Fault::nth("/companies/hubferry_domain_key", 1, What::EmptyResults));
-    // WHEN a file is imported
+    for fault in faults {
+        world.portal.borrow_mut().add_fault(fault);
+    }
     let report = world.import("incoming/contacts/a.csv", "domain,name\na.example,A\n").await;
-    // THEN that was no reason to call the settings wrong
-    assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 1), "{report:?}");
+    assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 1), "neither was believed: {report:?}");
     let portal = world.portal.borrow();
     let empty = portal.log().iter().filter(|entry| entry.fault == Some(What::EmptyResults)).count();
     assert_eq!(empty, 2, "both were met");
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_about_the_account_or_a_property_that_says_nothing_is_asked_for_again() {
+    let account = Fault::nth("/account-info", 1, What::EmptyResults);
+    let property = Fault::nth("/companies/hubferry_domain_key", 1, What::EmptyResults);
+    two_are_answered_with_nothing([account, property]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_property_that_a_success_without_a_word_has_not_made_is_made() {
-    // GIVEN an account that answers with success and nothing when a property is to be made, which it does not do, and when it is looked for
-    let config = contacts("")
-        .replace("object: contacts\n    key: email", "object: companies\n    key: domain\n    create_properties: true");
-    let world = World::new(&config);
     let mut unmade = Fault::nth("/crm/properties", 1, What::EmptyResults);
     unmade.when.method = Some("POST".to_owned());
-    world.portal.borrow_mut().add_fault(unmade);
-    world.portal.borrow_mut().add_fault(Fault::nth("/companies/hubferry_domain_key", 1, What::EmptyResults));
-    // WHEN a file is imported
-    let report = world.import("incoming/contacts/a.csv", "domain,name\na.example,A\n").await;
-    // THEN neither was believed
-    assert_eq!((report.outcome, report.rows.created), (Outcome::Done, 1), "{report:?}");
-    let portal = world.portal.borrow();
-    let empty = portal.log().iter().filter(|entry| entry.fault == Some(What::EmptyResults)).count();
-    assert_eq!(empty, 2, "both were met");
+    let looked_for = Fault::nth("/companies/hubferry_domain_key", 1, What::EmptyResults);
+    two_are_answered_with_nothing([unmade, looked_for]).await;
 }
 
 #[tokio::test(start_paused = true)]
