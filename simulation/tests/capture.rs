@@ -106,6 +106,17 @@ fn who_was_merged_into_a_record_whose_associations_changed_is_told_in_a_world_of
 }
 
 #[test]
+fn the_objects_of_a_run_that_failed_are_in_one_manifest_with_their_changes() {
+    worlds(Job::Capture, 7178..7179);
+}
+
+/// A process that the table does not answer has turns that it has not reserved.
+#[test]
+fn calls_without_the_table_are_half_a_limit_more_at_most() {
+    worlds(Job::Capture, 8079..8080);
+}
+
+#[test]
 fn a_list_that_is_answered_with_nothing_twice_is_asked_for_again() {
     worlds(Job::Capture, 5326..5327);
 }

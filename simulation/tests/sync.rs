@@ -70,6 +70,24 @@ fn what_a_dead_process_had_made_is_not_made_again_where_a_person_has_merged_it()
     worlds(Job::Sync, 7948..7949);
 }
 
+/// What Salesforce did not take, of a record that was deleted meanwhile, was taken for a value that a person had taken back.
+#[test]
+fn what_was_not_written_to_a_deleted_record_is_no_edit_when_it_is_brought_back() {
+    worlds(Job::Sync, 2703..2704);
+    worlds(Job::Sync, 7522..7523);
+}
+
+#[test]
+fn what_a_dead_process_had_made_keeps_its_source_when_another_is_merged_into_it() {
+    worlds(Job::Sync, 3072..3073);
+}
+
+/// Two that become a pair late, of which one had another counterpart before: what they hold differs, and a person is asked.
+#[test]
+fn two_that_were_never_in_step_differ_whoever_wrote_last() {
+    worlds(Job::Sync, 7851..7852);
+}
+
 const ALONE: &str = "a record without a counterpart is told";
 const NEEDLESS: &str = "only true conflicts wait for a person";
 const UNTOLD: &str = "every true conflict is told";

@@ -159,10 +159,15 @@ async fn end_run(job: &mut Job, complete: bool) -> Result<Option<String>> {
         })
         .await?;
     }
+    // What a run that failed had written stays in the log: the manifest of that run lists it, or, where it could not, this one.
+    objects.drain(..objects.len().min(job.progress.listed));
+    let mut changes = std::mem::take(&mut job.progress.unlisted);
+    changes += job.progress.done.changes;
     let mut uri = None;
-    if !objects.is_empty()
-        && let Some(layout) = &job.layout
-    {
+    if objects.is_empty() || job.layout.is_none() {
+        job.progress.unlisted = if changes.emitted() > 0 { changes } else { ChangeCounts::default() };
+    } else if let Some(layout) = &job.layout {
+        job.progress.listed += objects.len();
         let at = Location::new(&job.output.bucket, format!("manifests/{}/{}.json", job.capture.name, job.run_id));
         let manifest = Manifest {
             run_id: &job.run_id,
@@ -173,7 +178,7 @@ async fn end_run(job: &mut Job, complete: bool) -> Result<Option<String>> {
             compression: layout.compression,
             columns: layout.columns.fingerprint(),
             position: job.progress.position(),
-            changes: job.progress.done.changes,
+            changes,
             objects,
         };
         let body = serde_json::to_vec_pretty(&manifest).map_err(|error| {
@@ -200,6 +205,7 @@ async fn end_run(job: &mut Job, complete: bool) -> Result<Option<String>> {
             .await?;
             job.progress.base = Some(at.to_string());
             job.progress.log = LogState::default();
+            job.progress.listed = 0;
             job.progress.log_in = String::new();
         }
     }

@@ -12,7 +12,6 @@ use super::{
     output::{Columns, Encoder, Layout},
     position::{Position, compact},
     progress::{self, Phase, Progress},
-    scan::ScanState,
 };
 use crate::{
     app::{App, Env, Update},
@@ -23,7 +22,7 @@ use crate::{
     http::retry::ATTEMPT_RESERVE,
     hubspot::{
         account::Account, cms::CmsQuery, model::PropertyDefinition, properties::SchemaParts, records::Wanted,
-        resources::Resource,
+        resources::Resource, scan::ScanState,
     },
     import::{Spent, calls_of, held, is_passing, log::Log},
     mutate::{self, Bug},

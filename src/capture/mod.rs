@@ -17,7 +17,6 @@ pub mod known;
 pub mod output;
 pub mod position;
 pub mod progress;
-pub mod scan;
 mod sweep;
 
 use std::rc::Rc;

@@ -5,11 +5,8 @@ use std::ops::AddAssign;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    position::{Mode, Position},
-    scan::ScanState,
-};
-use crate::{import::log::LogState, report::Calls};
+use super::position::{Mode, Position};
+use crate::{hubspot::scan::ScanState, import::log::LogState, report::Calls};
 
 /// What a run is doing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -161,6 +158,10 @@ pub struct Progress {
     pub log_in: String,
     /// What was learned since.
     pub log: LogState,
+    /// How many of the log's objects manifests list already.
+    pub listed: usize,
+    /// The changes in those that none lists: of runs that failed before they could.
+    pub unlisted: ChangeCounts,
     /// The recycle bin was listed once: what appears in it from now on was archived since.
     pub bin_known: bool,
     /// The recycle bin is not listed again before this moment.

@@ -8,13 +8,13 @@ use super::{
     job::{Job, MERGED},
     known::{Archived, Delta, GONE, number},
     progress::Phase,
-    scan::{Scan, ScanState},
 };
 use crate::{
     error::Result,
     hubspot::{
         records::{RawRecord, Wanted},
         resources::{CrmResource, Resource},
+        scan::{Scan, ScanState},
     },
     mutate::{self, Bug},
 };

@@ -137,6 +137,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
+    /// How often it was asked for: of one that was repeated, an earlier attempt may have been carried out.
+    pub attempts: u32,
 }
 
 impl Answer {
@@ -295,7 +297,7 @@ impl Org {
                 Err(error) => (Failure::Lost(error.sent), None, error.message),
                 Ok(response) => {
                     let (head, body) = response.into_parts();
-                    let answer = Answer { status: head.status, headers: head.headers, body };
+                    let answer = Answer { status: head.status, headers: head.headers, body, attempts: attempt };
                     self.learn(&answer);
                     match Failure::of(answer.status, &answer.headers, &answer.body) {
                         None if readable(&answer) => return Ok(answer),

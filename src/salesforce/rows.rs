@@ -41,8 +41,8 @@ impl Org {
     /// Changes a record. With `unchanged_since` (its `LastModifiedDate`, as read) only if nobody changed it since, to the second:
     /// [`Verdict::LostRace`] otherwise.
     ///
-    /// After a lost answer the write is repeated; a repeat under a condition may then find its own first write and say `LostRace`: read
-    /// the record again, as for any lost race.
+    /// After a lost answer the write is repeated; a repeat under a condition that finds the record changed may have found its own first
+    /// write: [`Verdict::Unknown`].
     pub async fn update(
         &self,
         object: &str,
@@ -61,7 +61,7 @@ impl Org {
             return Ok(Verdict::Written { id: id.clone(), created: false });
         }
         if answer.status.as_u16() == 412 {
-            return Ok(Verdict::LostRace);
+            return Ok(if answer.attempts > 1 { Verdict::Unknown } else { Verdict::LostRace });
         }
         judged(&format!("PATCH sobjects/{object}"), &answer, values)
     }

@@ -138,6 +138,12 @@ impl Work {
         }
     }
 
+    /// What was to be written on a side was certainly not.
+    pub(super) fn forget_intent(&mut self, side: Side) {
+        let intent = self.link.intent.take();
+        self.link.intent = intent.and_then(|intent| intent.still_open(side != Side::Hubspot, side != Side::Salesforce));
+    }
+
     fn outcome(&self) -> RowOutcome {
         match () {
             () if self.deferred => RowOutcome::Deferred,

@@ -1,6 +1,6 @@
 //! Pairs of which a record was deleted or merged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -14,13 +14,13 @@ use super::{
     run::Job,
 };
 use crate::{
-    capture::scan::{Scan, ScanState},
     codes,
     config::SyncDeletes,
     error::{Error, ErrorKind, Result},
     hubspot::{
         batch::{Write, WriteKind},
         records::Wanted,
+        scan::{Scan, ScanState},
         verdict,
     },
     mutate::{self, Bug},
@@ -454,9 +454,24 @@ impl Job {
         }
     }
 
+    /// The link of a record of `side` that has none, and that a process made before it died: who it was made of goes before whoever was
+    /// merged into it since.
+    async fn link_of_made(&mut self, side: Side, id: &str, record: Source, merged: &Link) -> Result<Option<Link>> {
+        let own = if side == Side::Hubspot { merged.salesforce_id.as_str() } else { &merged.hubspot_id };
+        let Some(candidate) = self.made_of(side, &record).await?.filter(|one| one.id != own) else { return Ok(None) };
+        let made = BTreeMap::from([(candidate.id.clone(), id.to_owned())]);
+        let linked = self.link_made(side.other(), vec![candidate], &made).await?;
+        let Some((candidate, link)) = linked.into_iter().next() else { return Ok(None) };
+        self.just_linked.extend([candidate.id, id.to_owned()]);
+        Ok(Some(link))
+    }
+
     /// HubSpot's record was merged into another. `true`: the link follows; `false`: the other one has a link of its own.
     pub(super) async fn follow_hubspot_merge(&mut self, link: &mut Link, survivor: &HubspotRecord) -> Result<bool> {
-        let theirs = self.links.by_hubspot(std::slice::from_ref(&survivor.id)).await?.into_values().next();
+        let mut theirs = self.links.by_hubspot(std::slice::from_ref(&survivor.id)).await?.into_values().next();
+        if theirs.is_none() && self.planner.is_none() {
+            theirs = self.link_of_made(Side::Hubspot, &survivor.id, Source::Hubspot(survivor.clone()), link).await?;
+        }
         match theirs {
             Some(other) => self.merged_into(link, other, Side::Hubspot).await.map(|()| false),
             None if self.planner.is_some() => {
@@ -469,7 +484,13 @@ impl Job {
 
     /// Salesforce's record was merged into another.
     pub(super) async fn follow_salesforce_merge(&mut self, link: &mut Link, winner: &SalesforceId) -> Result<bool> {
-        let theirs = self.links.by_salesforce(std::slice::from_ref(winner)).await?.into_values().next();
+        let mut theirs = self.links.by_salesforce(std::slice::from_ref(winner)).await?.into_values().next();
+        if theirs.is_none()
+            && self.planner.is_none()
+            && let Some(row) = self.read_salesforce(BTreeSet::from([winner.clone()])).await?.remove(winner)
+        {
+            theirs = self.link_of_made(Side::Salesforce, winner.as_str(), Source::Salesforce(row), link).await?;
+        }
         match theirs {
             Some(other) => self.merged_into(link, other, Side::Salesforce).await.map(|()| false),
             None if self.planner.is_some() => {
@@ -528,11 +549,11 @@ impl Job {
         let is_gone_too = match side {
             // The same happened in Salesforce, or the record was deleted there.
             Side::Hubspot => {
-                let own = std::collections::BTreeSet::from([link.salesforce_id.clone()]);
+                let own = BTreeSet::from([link.salesforce_id.clone()]);
                 self.read_salesforce(own).await?.is_empty()
             }
             Side::Salesforce => {
-                let own = std::collections::BTreeSet::from([link.hubspot_id.clone()]);
+                let own = BTreeSet::from([link.hubspot_id.clone()]);
                 self.read_hubspot(own).await?.values().all(|record| record.id != link.hubspot_id)
             }
         };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{bulk::Pending, plan::PlanTotals};
 use crate::{
-    capture::scan::ScanState,
+    hubspot::scan::ScanState,
     report::{Calls, Counts, SyncPosition, SyncReport},
     salesforce::{changes::Sweep, model::SalesforceId},
 };

@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{
     app::{self, App, Env},
-    capture::scan::{Scan, ScanState},
     clock::Deadline,
     codes,
     config::{Config, Sync},
@@ -32,6 +31,7 @@ use crate::{
         properties::SchemaParts,
         records::Wanted,
         resources::{CrmResource, Resource},
+        scan::{Scan, ScanState},
     },
     import::{Spent, calls_of, held, is_passing},
     mutate::{self, Bug},

@@ -600,8 +600,11 @@ impl Job {
                 Verdict::Written { .. } => {
                     landed.salesforce.insert(at);
                 }
-                // Changed, or gone, since it was read: the next run looks at it.
-                Verdict::LostRace | Verdict::Gone | Verdict::Later(_) => (work.deferred, work.settled) = (true, true),
+                // Changed, or gone, since it was read: the next run looks at it. Nothing was written, so nothing can have been taken back.
+                Verdict::LostRace | Verdict::Gone | Verdict::Later(_) => {
+                    (work.deferred, work.settled) = (true, true);
+                    work.forget_intent(Side::Salesforce);
+                }
                 Verdict::Unknown => (work.deferred, work.settled, work.unsure_salesforce) = (true, true, true),
                 Verdict::Taken { by, refusal } => {
                     let named = self.named_pairs(&refusal, work);
@@ -679,6 +682,10 @@ impl Job {
                 Some(HubspotVerdict::Written { .. }) => landed.hubspot.entry(at).or_default().extend(pairs),
                 Some(HubspotVerdict::Refused(reason)) if *reason.code == *codes::KEY_NOT_FOUND.as_str() => {
                     (work.deferred, work.settled) = (true, true);
+                    // One by one, some may stand there.
+                    if !landed.hubspot.contains_key(&at) {
+                        work.forget_intent(Side::Hubspot);
+                    }
                 }
                 Some(HubspotVerdict::Refused(reason)) => {
                     let named = named_property(&reason);

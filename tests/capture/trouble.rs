@@ -64,6 +64,23 @@ async fn an_outage_in_the_middle_of_a_snapshot_costs_no_progress_whatever_the_sc
     let twice = count(&all, "snapshot").values().filter(|times| **times > 1).count();
     assert_eq!(twice, 0, "records of the snapshot were written again");
     assert_eq!(count(&all, "delete").len(), 1);
+
+    // Each object is in one manifest, that of the run that failed or of one after it, and the changes that it tells are the rows that it lists.
+    let mut listed = BTreeSet::new();
+    for location in world.objects.list(&Location::new(BUCKET, "manifests/")).await.unwrap() {
+        let manifest: serde_json::Value = serde_json::from_slice(&world.objects.contents(&location).unwrap()).unwrap();
+        let objects = manifest["objects"].as_array().unwrap();
+        for object in objects {
+            assert!(listed.insert(object["key"].as_str().unwrap().to_owned()), "{object} is in two manifests");
+        }
+        let rows: u64 = objects.iter().map(|object| object["records"].as_u64().unwrap()).sum();
+        let changes =
+            ["snapshot", "create", "update", "delete"].map(|kind| manifest["changes"][kind].as_u64().unwrap());
+        assert_eq!(changes.iter().sum::<u64>(), rows, "{location}: {manifest}");
+    }
+    for location in world.objects.list(&Location::new(BUCKET, OUTPUT)).await.unwrap() {
+        assert!(listed.contains(&location.key), "{location} is in no manifest");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,9 +5,11 @@ use std::{
 
 use hubferry::{
     Result,
-    capture::scan::{RANGES_MAX, Scan, ScanState, ScannedPage},
     clock::Deadline,
-    hubspot::records::Wanted,
+    hubspot::{
+        records::Wanted,
+        scan::{RANGES_MAX, Scan, ScanState, ScannedPage},
+    },
 };
 use hubferry_simulator::hubspot::{Fault, What};
 

@@ -97,6 +97,20 @@ async fn edited(in_salesforce: bool) -> (Both, String, String) {
     (both, h, s)
 }
 
+/// The same with systems that take a second to answer, so that there is a moment between reading and writing. What is deleted stays alone.
+async fn slow(phone: &str) -> (Both, String, String) {
+    let (mut portal, mut org) = (portal_settings(), org_settings());
+    (portal.latency.fixed_ms, org.latency_ms) = (1_000, 1_000);
+    let config = Config::people(&[EMAIL, LAST, phone], &format!("deletes: ignore\n{WIDE}"));
+    let both = Both::with(&config, portal, org);
+    let (h, s) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com"), ("Phone", "030 1")]).await;
+    both.wait(7_200).await;
+    both.done(PEOPLE).await;
+    both.h_edit(&h, &[("phone", "030 2")]);
+    both.wait(60).await;
+    (both, h, s)
+}
+
 fn assert_once(both: &Both, place: &str) {
     // Every create of ours, by the address or name that it was for.
     for (count, side) in [(both.h_count(), "HubSpot"), (both.s_count(), "Salesforce")] {
@@ -370,6 +384,73 @@ async fn an_edit_between_our_reading_and_our_writing_is_not_overwritten_where_th
     assert!(races > 0, "the moment was never met");
 }
 
+/// What Salesforce did not take, because the record was changed since it was read, was not written, and so is nothing that a person has
+/// taken back.
+#[tokio::test(start_paused = true)]
+async fn an_edit_of_what_is_not_synced_in_the_moment_of_our_write_is_no_conflict() {
+    let phone = "{ hubspot: phone, salesforce: Phone, rule: two_way, strict: true }";
+    let mut races = 0;
+    let (clean, ..) = slow(phone).await;
+    for at in (0..took(&clean).await).step_by(250) {
+        let (both, h, s) = slow(phone).await;
+        let edit = async {
+            both.world.clock.sleep(Duration::from_millis(at)).await;
+            both.s_edit(&s, &[("Department", "Other")]);
+        };
+        futures_util::future::join(both.run(PEOPLE), edit).await;
+        races += both.world.org.borrow().log().iter().filter(|call| call.status == 412).count();
+        settle(&both).await;
+        let now = (both.h(&h, "phone"), both.s(&s, "Phone"));
+        let twos = Some("030 2".to_owned());
+        assert_eq!(now, (twos.clone(), twos), "edited after {at} ms: {:?}", both.reviews());
+        assert_eq!(both.reviews(), [], "edited after {at} ms");
+        both.assert_quiet(PEOPLE).await;
+    }
+    assert!(races > 0, "the moment was never met");
+}
+
+/// The same where the record was deleted in that moment, and brought back later.
+#[tokio::test(start_paused = true)]
+async fn who_deletes_a_record_in_the_moment_of_our_write_and_brings_it_back_has_edited_nothing() {
+    for in_salesforce in [true, false] {
+        let mut met = 0;
+        let (clean, ..) = slow(PHONE).await;
+        for at in (0..took(&clean).await).step_by(250) {
+            let (both, h, s) = slow(PHONE).await;
+            if !in_salesforce {
+                // The other way round.
+                both.h_edit(&h, &[("phone", "030 1")]);
+                both.s_edit(&s, &[("Phone", "030 2")]);
+            }
+            let delete = async {
+                both.world.clock.sleep(Duration::from_millis(at)).await;
+                let now = both.world.clock.now();
+                if in_salesforce {
+                    assert!(both.world.org.borrow_mut().delete(now, "Contact", &s));
+                } else {
+                    assert!(both.world.portal.borrow_mut().set_archived(now, "contacts", &h, true));
+                }
+            };
+            let (report, ()) = futures_util::future::join(both.run(PEOPLE), delete).await;
+            met += report.rows.deferred;
+            both.done(PEOPLE).await;
+            let now = both.world.clock.now();
+            if in_salesforce {
+                both.world.org.borrow_mut().undelete(now, "Contact", &s);
+            } else {
+                both.world.portal.borrow_mut().set_archived(now, "contacts", &h, false);
+            }
+            settle(&both).await;
+            let now = (both.h(&h, "phone"), both.s(&s, "Phone"));
+            let twos = Some("030 2".to_owned());
+            assert_eq!(now, (twos.clone(), twos), "deleted after {at} ms: {:?}", both.reviews());
+            assert_eq!(both.reviews(), [], "deleted after {at} ms");
+            both.assert_quiet(PEOPLE).await;
+        }
+        assert!(met > 0, "the moment was never met");
+    }
+}
+
 /// The process dies before it has written, and somebody changes what is not synced: that is no edit of what is.
 #[tokio::test(start_paused = true)]
 async fn an_edit_of_another_field_after_a_kill_takes_no_edit_back() {
@@ -389,6 +470,56 @@ async fn an_edit_of_another_field_after_a_kill_takes_no_edit_back() {
         assert!(now.1.as_deref() == Some("030 2") || is_asked, "killed after {step} ms: {now:?}");
     }
     assert!(asked < steps / 4, "{asked} of {steps} kills end in a question");
+}
+
+/// A process dies after it has made the other record, and before the two are linked; somebody then merges one that is linked into what was
+/// made. That does not take over its link: it would be made again.
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_process_had_made_is_its_sources_also_when_another_was_merged_into_it() {
+    for in_salesforce in [true, false] {
+        let prepared = async || {
+            let both = quick("");
+            let (h, s) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com"), ("Phone", "030 1")]).await;
+            both.wait(7_200).await;
+            both.done(PEOPLE).await;
+            let new = if in_salesforce {
+                both.h_create(&[("lastname", "New"), ("email", "n@example.com")])
+            } else {
+                both.s_create(&[("LastName", "New"), ("Email", "n@example.com")])
+            };
+            both.wait(60).await;
+            (both, h, s, new)
+        };
+        let (clean, ..) = prepared().await;
+        let mut met = 0;
+        // A door takes two milliseconds: each is met before, inside or after.
+        for step in (0..took(&clean).await).step_by(3) {
+            let (both, h, s, new) = prepared().await;
+            both.sync_until_killed(PEOPLE, Duration::from_millis(step)).await;
+            let made = if in_salesforce { both.s_twin(&new) } else { both.h_twin(&new) };
+            let Some(made) = made.filter(|_| both.links().len() == 1) else { continue };
+            met += 1;
+            both.wait(5).await;
+            // The next run looks at both in one go.
+            both.h_edit(&h, &[("bio", "Edited")]);
+            let now = both.world.clock.now();
+            let merged = if in_salesforce {
+                both.world.org.borrow_mut().merge(now, "Contact", &made, &[&s])
+            } else {
+                both.world.portal.borrow_mut().merge(now, "contacts", &made, &h)
+            };
+            assert!(merged);
+            settle(&both).await;
+            let place = format!("{in_salesforce}, killed after {step} ms: {:?} {:?}", both.links(), both.reviews());
+            let (h_count, s_count) = if in_salesforce { (2, 1) } else { (1, 2) };
+            assert_eq!((both.h_count(), both.s_count()), (h_count, s_count), "{place}");
+            let pair = if in_salesforce { (new, made) } else { (made, new) };
+            assert!(both.links().contains(&pair), "{place}");
+            assert_eq!(both.review_kinds(), [hubferry::sync::model::ReviewKind::Merge], "{place}");
+            both.assert_quiet(PEOPLE).await;
+        }
+        assert!(met > 0, "the moment was never met");
+    }
 }
 
 /// A process dies after it has made the other record, and before the two are linked; what was blank is filled in meanwhile.

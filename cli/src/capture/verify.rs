@@ -9,7 +9,6 @@ use hubferry::{
     capture::{
         self,
         progress::{Phase, Progress},
-        scan::{Scan, ScanState},
     },
     clock::Deadline,
     codes,
@@ -20,6 +19,7 @@ use hubferry::{
         properties::SchemaParts,
         records::{RawRecord, Wanted},
         resources::{CmsResource, CrmResource, Deletes, Resource},
+        scan::{Scan, ScanState},
         search::{Filter, FilterGroup, Operator, Search},
     },
     record::PropertyName,

@@ -55,11 +55,27 @@ pub struct Outside {
     pub looks: RefCell<Looks>,
 }
 
+/// A call of HubSpot.
+pub struct Called {
+    /// The account.
+    pub account: usize,
+    /// When, by HubSpot's clock.
+    pub at: Timestamp,
+    /// Method and path.
+    pub what: String,
+    /// Who made it.
+    pub who: String,
+    /// Whether it counts against the limit of ten seconds.
+    pub counts: bool,
+}
+
 /// When HubSpot was looked at, by its own clock.
 #[derive(Default)]
 pub struct Looks {
-    /// Calls, with the account that they were made to.
-    pub calls: Vec<(usize, Timestamp)>,
+    /// Calls, in their order.
+    pub calls: Vec<Called>,
+    /// When a turn could not be had from the line in the table.
+    pub alone: Vec<Timestamp>,
     /// Calls for a page of a recycle bin: account, path, when.
     pub bins: Vec<(usize, String, Timestamp)>,
     /// Captures that have a recycle bin to its end, and when that was stored.
@@ -87,9 +103,13 @@ impl Outside {
         items.get(&Key::new(format!("run#{run}"), "run")).cloned()
     }
 
-    fn called(&self, account: usize, now: Timestamp, request: &Request<Bytes>) {
+    fn called(&self, account: usize, now: Timestamp, who: &str, request: &Request<Bytes>) {
         let mut looks = self.looks.borrow_mut();
-        looks.calls.push((account, now));
+        let path = request.uri().path();
+        // The two kinds with limits of their own.
+        let counts = !path.ends_with("/search") && !path.contains("/associations/");
+        let what = format!("{} {path}", request.method());
+        looks.calls.push(Called { account, at: now, what, who: who.to_owned(), counts });
         if request.method() == "GET" && request.uri().query().is_some_and(|query| query.contains("archived=true")) {
             looks.bins.push((account, request.uri().path().to_owned(), now));
         }
@@ -263,7 +283,7 @@ impl HttpService for Http {
             return Err(lost("no such host"));
         };
         let now = doors.outside.hubspot_now();
-        doors.outside.called(at, now, &request);
+        doors.outside.called(at, now, &doors.owner, &request);
         let reply = doors.outside.portals[at].borrow_mut().handle(now, &request);
         doors.outside.clock.sleep(reply.latency).await;
         doors.step().await;
@@ -343,7 +363,12 @@ impl Table for State {
             }
             Ok(changed)
         };
-        self.0.table(true, watched).await
+        let changed = self.0.table(true, watched).await;
+        if changed.is_err() && key.pk.starts_with("limit#") {
+            let now = self.0.outside.hubspot_now();
+            self.0.outside.looks.borrow_mut().alone.push(now);
+        }
+        changed
     }
     async fn delete(&self, key: &Key, condition: Option<Condition>) -> Result<bool> {
         self.0.table(true, async || self.0.outside.table.delete(key, condition).await).await

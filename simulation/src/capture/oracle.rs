@@ -187,7 +187,7 @@ impl World {
             })
         };
         let looked = |from: Timestamp, to: Timestamp| {
-            looks.calls.iter().any(|(at, when)| *at == capture.account && (from..=to).contains(when))
+            looks.calls.iter().any(|call| call.account == capture.account && (from..=to).contains(&call.at))
         };
         absences.iter().any(|(from, to)| updated <= *to && looked(*from, *to + lag) && !was_seen(*from, *to))
     }

@@ -20,16 +20,11 @@ use serde::{Deserialize, Serialize};
 use ranges::{Ask, Plan};
 pub use ranges::{RANGES_MAX, Ranges, SPANS_MAX, Span};
 
-use crate::{
-    Error, ErrorKind, Result,
-    clock::Deadline,
-    codes,
-    hubspot::{
-        account::Account,
-        records::{RawRecord, RecordPage, Wanted, names_fit},
-    },
-    record::ObjectType,
+use super::{
+    account::Account,
+    records::{RawRecord, RecordPage, Wanted, names_fit},
 };
+use crate::{Error, ErrorKind, Result, clock::Deadline, codes, record::ObjectType};
 
 /// Calls beyond what latency and limit ask for: answers come unevenly, and a slot that is missed is lost.
 const SPARE: f64 = 1.5;
