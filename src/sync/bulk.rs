@@ -17,13 +17,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    chunk::{Candidate, Creation, Source, Work},
+    create::noted,
     decide,
     model::{Canon, Side, Todo, TodoWhy},
+    pair::{Candidate, Creation, Source, Work},
     progress::Phase,
     records::sight_hubspot,
     run::{CHUNK, Job},
-    write::noted,
 };
 use crate::{
     error::Result,

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    chunk::{Candidate, Source, blank_link},
+    chunk::blank_link,
     identity::hubspot_id_of,
     links::Created,
     model::{Choice, FieldState, Intent, Link, Review, ReviewKind, Side, Status, Todo, TodoWhy},
+    pair::{Candidate, Source},
     plan::{Operation, Planned},
     records::HubspotRecord,
     run::Job,

@@ -6,14 +6,15 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::{
-    chunk::{Candidate, Source, Work, why_of},
     decide::Change,
     fields::Pair,
     identity::Match,
     model::{Canon, Choice, FieldState, Link, Refused, Review, ReviewField, ReviewKind, Side, Todo, TodoWhy, hash_of},
+    pair::{Candidate, Source, Work},
     records::HubspotRecord,
     reviews::Reviews,
     run::Job,
+    store::why_of,
     values::Seen,
 };
 use crate::{

@@ -10,10 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     End,
-    chunk::Candidate,
     fields::{self, Mapping, Need},
     links::Links,
     model::{Choice, Review, ReviewKind, Side, Todo, TodoWhy},
+    pair::Candidate,
     plan::Planner,
     progress::{Counting, Phase, Progress, Update, Window},
     reviews::Reviews,
