@@ -137,8 +137,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// How often it was asked for: of one that was repeated, an earlier attempt may have been carried out.
-    pub attempts: u32,
+    /// An earlier attempt may have been carried out: its answer was lost, and the call was made again.
+    pub is_repeat: bool,
 }
 
 impl Answer {
@@ -276,6 +276,7 @@ impl Org {
         let mut session = self.sessions.session(deadline).await.map_err(|error| error.context(&what))?;
         let mut reauthorized = false;
         let mut attempt = 0;
+        let mut is_repeat = false;
         loop {
             self.check_quota(&what)?;
             let remaining = deadline.remaining(self.parts.clock.now());
@@ -297,7 +298,7 @@ impl Org {
                 Err(error) => (Failure::Lost(error.sent), None, error.message),
                 Ok(response) => {
                     let (head, body) = response.into_parts();
-                    let answer = Answer { status: head.status, headers: head.headers, body, attempts: attempt };
+                    let answer = Answer { status: head.status, headers: head.headers, body, is_repeat };
                     self.learn(&answer);
                     match Failure::of(answer.status, &answer.headers, &answer.body) {
                         None if readable(&answer) => return Ok(answer),
@@ -309,6 +310,7 @@ impl Org {
                     }
                 }
             };
+            is_repeat |= failure.may_have_happened();
             let elapsed = self.parts.clock.elapsed().saturating_sub(started);
             let tries = Tries { attempt, elapsed, remaining: deadline.remaining(self.parts.clock.now()) };
             match (retry_decision(failure, call.repeatable, tries, self.parts.rng.fraction()), answer) {

@@ -202,7 +202,7 @@ mod tests {
             status: http::StatusCode::OK,
             headers: http::HeaderMap::new(),
             body: Bytes::copy_from_slice(body.as_bytes()),
-            attempts: 1,
+            is_repeat: false,
         };
         read_page(&answer)
     }

@@ -63,7 +63,7 @@ impl Failure {
     }
 
     /// Whether the request may have been carried out although it looks failed.
-    fn may_have_happened(self) -> bool {
+    pub(super) fn may_have_happened(self) -> bool {
         match self {
             Self::Lost(sent) => sent == Sent::Maybe,
             Self::Unreadable => true,

@@ -41,8 +41,8 @@ impl Org {
     /// Changes a record. With `unchanged_since` (its `LastModifiedDate`, as read) only if nobody changed it since, to the second:
     /// [`Verdict::LostRace`] otherwise.
     ///
-    /// After a lost answer the write is repeated; a repeat under a condition that finds the record changed may have found its own first
-    /// write: [`Verdict::Unknown`].
+    /// After a lost answer the write is repeated. A repeat that finds the record changed may have found its own first write, and one that is
+    /// not carried out says nothing of that one: [`Verdict::Unknown`].
     pub async fn update(
         &self,
         object: &str,
@@ -60,10 +60,11 @@ impl Org {
         if answer.status.is_success() {
             return Ok(Verdict::Written { id: id.clone(), created: false });
         }
-        if answer.status.as_u16() == 412 {
-            return Ok(if answer.attempts > 1 { Verdict::Unknown } else { Verdict::LostRace });
-        }
-        judged(&format!("PATCH sobjects/{object}"), &answer, values)
+        let verdict = match answer.status.as_u16() {
+            412 => Verdict::LostRace,
+            _ => judged(&format!("PATCH sobjects/{object}"), &answer, values)?,
+        };
+        Ok(if answer.is_repeat { verdict.of_repeat() } else { verdict })
     }
 
     /// Puts a record into the recycle bin. [`Verdict::Gone`] if it was deleted before, perhaps by a first attempt whose answer was lost.

@@ -103,6 +103,16 @@ pub enum Verdict {
     Unknown,
 }
 
+impl Verdict {
+    /// What it says of a change that was sent before, and whose answer was lost: what was not carried out now may have been then.
+    pub(super) fn of_repeat(self) -> Self {
+        match self {
+            Self::Gone | Self::LostRace | Self::Later(_) => Self::Unknown,
+            verdict => verdict,
+        }
+    }
+}
+
 /// Why a record was not written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -175,6 +185,8 @@ impl Org {
         let mut stack = split(write, records, verdicts);
         // What is said of those that are sent again, should there be no time for that.
         let mut waiting: BTreeMap<usize, Verdict> = BTreeMap::new();
+        // Those that an attempt may have changed whose answer was lost.
+        let mut unsure: BTreeSet<usize> = BTreeSet::new();
         while let Some(group) = stack.pop() {
             if group.round > 0 {
                 let wait = ROUND_WAIT.saturating_mul(group.round);
@@ -211,6 +223,9 @@ impl Org {
                 }
                 Err(error) => return Err(error),
             };
+            if answer.is_repeat && write == Write::Update {
+                unsure.extend(members.iter().map(|(at, _)| *at));
+            }
             if !answer.status.is_success() {
                 self.whole_refused(&what, &answer, &members, group.round, &mut stack, verdicts)?;
                 continue;
@@ -229,6 +244,11 @@ impl Org {
             let size = members.len().div_ceil(4).max(1);
             for chunk in again.chunks(size).rev() {
                 stack.push(Group { members: chunk.to_vec(), round: group.round + 1 });
+            }
+        }
+        for at in unsure {
+            if let Some(slot) = verdicts.get_mut(at) {
+                *slot = slot.take().map(Verdict::of_repeat);
             }
         }
         Ok(())

@@ -460,6 +460,20 @@ impl Job {
     async fn link_of_made(&mut self, side: Side, id: &str, record: Source, merged: &Link) -> Result<Option<Link>> {
         let own = if side == Side::Hubspot { merged.salesforce_id.as_str() } else { &merged.hubspot_id };
         let Some(candidate) = self.made_of(side, &record).await?.filter(|one| one.id != own) else { return Ok(None) };
+        // What became of the source is found in its own place.
+        let lives = match side {
+            Side::Salesforce => {
+                let found = self.read_hubspot(BTreeSet::from([candidate.id.clone()])).await?;
+                found.values().any(|record| record.id == candidate.id)
+            }
+            Side::Hubspot => match SalesforceId::parse(&candidate.id) {
+                Ok(id) => self.read_salesforce(BTreeSet::from([id.clone()])).await?.contains_key(&id),
+                Err(_) => false,
+            },
+        };
+        if !lives {
+            return Ok(None);
+        }
         let made = BTreeMap::from([(candidate.id.clone(), id.to_owned())]);
         let linked = self.link_made(side.other(), vec![candidate], &made).await?;
         let Some((candidate, link)) = linked.into_iter().next() else { return Ok(None) };

@@ -139,9 +139,13 @@ impl Job {
                 // Changed, or gone, since it was read: the next run looks at it. Nothing was written, so nothing can have been taken back.
                 Verdict::LostRace | Verdict::Gone | Verdict::Later(_) => {
                     (work.deferred, work.settled) = (true, true);
-                    work.forget_intent(Side::Salesforce);
+                    work.link.intent = None;
                 }
-                Verdict::Unknown => (work.deferred, work.settled, work.unsure_salesforce) = (true, true, true),
+                Verdict::Unknown => {
+                    (work.deferred, work.settled, work.unsure_salesforce) = (true, true, true);
+                    // What is settled is not sent there any more.
+                    work.forget_intent(Side::Hubspot);
+                }
                 Verdict::Taken { by, refusal } => {
                     let named = self.named_pairs(&refusal, work);
                     if named.is_empty() {

@@ -308,6 +308,15 @@ async fn a_condition_on_the_date_stops_the_write_that_would_undo_a_persons_edit(
     world.org.borrow_mut().edit(world.clock.now(), "Contact", id.as_str(), &[("Title", "theirs")]).unwrap();
     assert_eq!(client.update("Contact", &id, &change, at, NONE).await.unwrap(), Verdict::LostRace);
     assert_eq!(world.look(&id, "Title").as_deref(), Some("theirs"));
+    // A lock that is held by whoever changes it is no lost answer; where an answer was lost, the change may be our own.
+    world.org.borrow_mut().add_fault(Fault::always(What::RowLocked).on("/sobjects/Contact").times(1));
+    assert_eq!(client.update("Contact", &id, &change, at, NONE).await.unwrap(), Verdict::LostRace);
+    let read = client.get("Contact", &id, &["LastModifiedDate"], NONE).await.unwrap().unwrap();
+    let at = hubferry::salesforce::model::datetime(read.get("LastModifiedDate").unwrap());
+    world.clock.sleep(std::time::Duration::from_secs(2)).await;
+    world.org.borrow_mut().add_fault(Fault::always(What::ResetAfter).on("/sobjects/Contact").times(1));
+    assert_eq!(client.update("Contact", &id, &change, at, NONE).await.unwrap(), Verdict::Unknown);
+    assert_eq!(world.look(&id, "Title").as_deref(), Some("ours"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -101,7 +101,7 @@ async fn edited(in_salesforce: bool) -> (Both, String, String) {
 async fn slow(phone: &str) -> (Both, String, String) {
     let (mut portal, mut org) = (portal_settings(), org_settings());
     (portal.latency.fixed_ms, org.latency_ms) = (1_000, 1_000);
-    let config = Config::people(&[EMAIL, LAST, phone], &format!("deletes: ignore\n{WIDE}"));
+    let config = Config::people(&[EMAIL, LAST, BIO, phone], &format!("deletes: ignore\n{WIDE}"));
     let both = Both::with(&config, portal, org);
     let (h, s) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com"), ("Phone", "030 1")]).await;
     both.wait(7_200).await;
@@ -393,16 +393,20 @@ async fn an_edit_of_what_is_not_synced_in_the_moment_of_our_write_is_no_conflict
     let (clean, ..) = slow(phone).await;
     for at in (0..took(&clean).await).step_by(250) {
         let (both, h, s) = slow(phone).await;
+        // What goes the other way in the same breath is not sent either.
+        both.s_edit(&s, &[("LastName", "Ryder"), ("Description", "from Salesforce")]);
         let edit = async {
             both.world.clock.sleep(Duration::from_millis(at)).await;
             both.s_edit(&s, &[("Department", "Other")]);
         };
         futures_util::future::join(both.run(PEOPLE), edit).await;
         races += both.world.org.borrow().log().iter().filter(|call| call.status == 412).count();
+        // Somebody types one of them there.
+        both.h_edit(&h, &[("lastname", "Ryder")]);
         settle(&both).await;
-        let now = (both.h(&h, "phone"), both.s(&s, "Phone"));
-        let twos = Some("030 2".to_owned());
-        assert_eq!(now, (twos.clone(), twos), "edited after {at} ms: {:?}", both.reviews());
+        let now = (both.h(&h, "phone"), both.s(&s, "Phone"), both.h(&h, "bio"), both.s(&s, "Description"));
+        let (twos, theirs) = (Some("030 2".to_owned()), Some("from Salesforce".to_owned()));
+        assert_eq!(now, (twos.clone(), twos, theirs.clone(), theirs), "edited after {at} ms: {:?}", both.reviews());
         assert_eq!(both.reviews(), [], "edited after {at} ms");
         both.assert_quiet(PEOPLE).await;
     }
@@ -420,7 +424,7 @@ async fn who_deletes_a_record_in_the_moment_of_our_write_and_brings_it_back_has_
             if !in_salesforce {
                 // The other way round.
                 both.h_edit(&h, &[("phone", "030 1")]);
-                both.s_edit(&s, &[("Phone", "030 2")]);
+                both.s_edit(&s, &[("Phone", "030 2"), ("Description", "theirs")]);
             }
             let delete = async {
                 both.world.clock.sleep(Duration::from_millis(at)).await;
@@ -439,6 +443,8 @@ async fn who_deletes_a_record_in_the_moment_of_our_write_and_brings_it_back_has_
                 both.world.org.borrow_mut().undelete(now, "Contact", &s);
             } else {
                 both.world.portal.borrow_mut().set_archived(now, "contacts", &h, false);
+                // One of what was to be written stands there now, and not because it was.
+                both.h_edit(&h, &[("bio", "theirs")]);
             }
             settle(&both).await;
             let now = (both.h(&h, "phone"), both.s(&s, "Phone"));

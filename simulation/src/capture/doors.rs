@@ -74,8 +74,8 @@ pub struct Called {
 pub struct Looks {
     /// Calls, in their order.
     pub calls: Vec<Called>,
-    /// When a turn could not be had from the line in the table.
-    pub alone: Vec<Timestamp>,
+    /// When a turn could not be had from an account's line in the table: the account's name, the moment.
+    pub alone: Vec<(String, Timestamp)>,
     /// Calls for a page of a recycle bin: account, path, when.
     pub bins: Vec<(usize, String, Timestamp)>,
     /// Captures that have a recycle bin to its end, and when that was stored.
@@ -364,9 +364,12 @@ impl Table for State {
             Ok(changed)
         };
         let changed = self.0.table(true, watched).await;
-        if changed.is_err() && key.pk.starts_with("limit#") {
+        if changed.is_err()
+            && key.sk == "burst"
+            && let Some(account) = key.pk.strip_prefix("limit#")
+        {
             let now = self.0.outside.hubspot_now();
-            self.0.outside.looks.borrow_mut().alone.push(now);
+            self.0.outside.looks.borrow_mut().alone.push((account.to_owned(), now));
         }
         changed
     }

@@ -479,7 +479,8 @@ impl World {
                 first += 1;
             }
             let most = last - first + 1;
-            let alone = looks.alone.iter().any(|when| (calls[first].at - ALONE_FOR..=call.at).contains(when));
+            let near = calls[first].at - ALONE_FOR..=call.at;
+            let alone = looks.alone.iter().any(|(of, when)| *of == account_name(account) && near.contains(when));
             let allowed = if alone { burst + burst / 2 } else { burst };
             if most > burst {
                 for call in &calls[first..=last] {

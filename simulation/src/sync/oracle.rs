@@ -43,9 +43,11 @@ pub(super) struct Oracle {
     pub(super) dirty: BTreeMap<(Place, usize), Dirty>,
     /// Pairs and fields that were edited on both sides while nothing ran.
     pub(super) definite: BTreeSet<(String, String, usize)>,
-    /// Pairs and fields that were in step when a run had ended well. What two hold that never were is a difference, which a person is asked
-    /// about whoever wrote last.
+    /// Pairs and fields that were in step when a run had ended well. What two that people have made hold, and that never were, is a difference,
+    /// which a person is asked about whoever wrote last.
     pub(super) agreed: BTreeSet<(String, String, usize)>,
+    /// Made by people on both sides, with one address.
+    pub(super) strangers: BTreeSet<(String, String)>,
     /// Merged, or the winner of a merge: values come from elsewhere.
     pub(super) muddled: BTreeSet<Place>,
     /// Made on both sides at one moment with one address.
@@ -249,7 +251,8 @@ impl World {
                     let open = [ours, theirs].into_iter().flatten().any(|dirty| dirty.soft);
                     let rewritten = self.upper && field.h == "lastname";
                     let doubtful = oracle.doubtful.contains(&s);
-                    let agreed = oracle.agreed.contains(&(h.1.clone(), s.1.clone(), at));
+                    let met = oracle.strangers.contains(&(h.1.clone(), s.1.clone()));
+                    let agreed = !met || oracle.agreed.contains(&(h.1.clone(), s.1.clone(), at));
                     let exact = field.exact && agreed && !rewritten && !muddled && !open && !doubtful;
                     if review.kind == ReviewKind::Conflict && exact && !both_edited {
                         wrong.push(Failure {

@@ -179,6 +179,7 @@ impl World {
         let email = format!("e{}@example.com", self.next());
         let (h, s) = (self.create(Side::Hubspot, Some(&email)), self.create(Side::Salesforce, Some(&email)));
         let now = self.both.world.clock.now();
+        self.oracle.borrow_mut().strangers.insert((h.1.clone(), s.1.clone()));
         if self.active.get() == 0 {
             self.oracle.borrow_mut().met.push((h.1, s.1, now));
         }
@@ -189,7 +190,9 @@ impl World {
         let email = format!("e{}@example.com", self.next());
         let h = self.create(Side::Hubspot, Some(&email));
         let two = [self.create(Side::Salesforce, Some(&email)), self.create(Side::Salesforce, Some(&email))];
-        self.oracle.borrow_mut().three.push((h, two));
+        let mut oracle = self.oracle.borrow_mut();
+        oracle.strangers.extend(two.iter().map(|s| (h.1.clone(), s.1.clone())));
+        oracle.three.push((h, two));
     }
 
     fn delete(&self, of: &Place) {
