@@ -251,7 +251,9 @@ impl World {
                     let open = [ours, theirs].into_iter().flatten().any(|dirty| dirty.soft);
                     let rewritten = self.upper && field.h == "lastname";
                     let doubtful = oracle.doubtful.contains(&s);
-                    let met = oracle.strangers.contains(&(h.1.clone(), s.1.clone()));
+                    // What is blank on one side differs from nothing.
+                    let differ = here.is_some() && there.is_some();
+                    let met = differ && oracle.strangers.contains(&(h.1.clone(), s.1.clone()));
                     let agreed = !met || oracle.agreed.contains(&(h.1.clone(), s.1.clone(), at));
                     let exact = field.exact && agreed && !rewritten && !muddled && !open && !doubtful;
                     if review.kind == ReviewKind::Conflict && exact && !both_edited {
