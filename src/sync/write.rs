@@ -138,6 +138,7 @@ impl Job {
                 }
                 // Changed, or gone, since it was read: the next run looks at it. Nothing was written, so nothing can have been taken back.
                 Verdict::LostRace | Verdict::Gone | Verdict::Later(_) => {
+                    // Nor is anything sent to HubSpot of what is settled.
                     (work.deferred, work.settled) = (true, true);
                     work.link.intent = None;
                 }

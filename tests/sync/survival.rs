@@ -350,21 +350,10 @@ async fn a_write_that_nobody_heard_of_beside_one_that_landed_is_no_old_value_whe
 #[tokio::test(start_paused = true)]
 async fn an_edit_between_our_reading_and_our_writing_is_not_overwritten_where_the_field_is_strict() {
     let phone = "{ hubspot: phone, salesforce: Phone, rule: two_way, strict: true }";
-    let prepared = async || {
-        let mut org = org_settings();
-        org.latency_ms = 1_000;
-        let both = Both::with(&Config::people(&[EMAIL, LAST, phone], WIDE), portal_settings(), org);
-        let (h, s) = both.linked(&[("LastName", "Dyer"), ("Email", "d@example.com"), ("Phone", "030 1")]).await;
-        both.wait(7_200).await;
-        both.done(PEOPLE).await;
-        both.h_edit(&h, &[("phone", "030 2")]);
-        both.wait(60).await;
-        (both, h, s)
-    };
-    let (clean, ..) = prepared().await;
+    let (clean, ..) = slow(phone).await;
     let mut races = 0;
     for at in (0..took(&clean).await).step_by(250) {
-        let (both, h, s) = prepared().await;
+        let (both, h, s) = slow(phone).await;
         both.mark();
         let edit = async {
             both.world.clock.sleep(Duration::from_millis(at)).await;
@@ -398,11 +387,11 @@ async fn an_edit_of_what_is_not_synced_in_the_moment_of_our_write_is_no_conflict
         let edit = async {
             both.world.clock.sleep(Duration::from_millis(at)).await;
             both.s_edit(&s, &[("Department", "Other")]);
+            // Somebody types one of them there.
+            both.h_edit(&h, &[("lastname", "Ryder")]);
         };
         futures_util::future::join(both.run(PEOPLE), edit).await;
         races += both.world.org.borrow().log().iter().filter(|call| call.status == 412).count();
-        // Somebody types one of them there.
-        both.h_edit(&h, &[("lastname", "Ryder")]);
         settle(&both).await;
         let now = (both.h(&h, "phone"), both.s(&s, "Phone"), both.h(&h, "bio"), both.s(&s, "Description"));
         let (twos, theirs) = (Some("030 2".to_owned()), Some("from Salesforce".to_owned()));
